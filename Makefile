@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check lock catalogue mutants clean
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch .venv/ready
+
+# Pretrain, evaluate, embed, search, report on bundled real images: a few minutes on two cores.
+demo: .venv/ready
+	$(BIN)/python -m tacit.demo
+
+# A report is tried in a real browser where there is one.
+BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow $(if $(BROWSER),,and not browser)"
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+# Each mutation of a card, switched on in turn, has to turn its test red.
+mutants: .venv/ready
+	$(BIN)/python -m tests.mutants
+
+catalogue: .venv/ready
+	$(BIN)/python -m tacit.methods.catalogue --write
+
+lock: .venv/ready
+	{ echo '# Everything that `make` installs, pinned (Python 3.11, Linux). Made by `make lock`.'; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|setuptools|wheel)==' | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > requirements.lock
+
+clean:
+	rm -rf .venv build dist demo runs
