@@ -1,0 +1,142 @@
+"""Randomness without history: every number is a pure function of (seed, epoch, sample, name, position).
+
+Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) in integer tensor arithmetic, so the
+same bits come out on every device and for every way of splitting a batch. No global generator is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def key_of(seed: int, name: str) -> tuple[int, int]:
+    """Two 32-bit words that name one stream of draws."""
+    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
+    """Four random 32-bit words for each counter.
+
+    Args:
+        counter: int64 `[..., 4]`, each word in `[0, 2**32)`.
+        key: two words in `[0, 2**32)`.
+
+    Returns:
+        int64 `[..., 4]`, each word in `[0, 2**32)`.
+    """
+    c0, c1, c2, c3 = counter.unbind(-1)
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The product of two 32-bit words wraps in int64, but its bits are right, and so are both halves.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
+            p1 & _MASK,
+            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
+            p0 & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return torch.stack([c0, c1, c2, c3], dim=-1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for the samples of one batch.
+
+    Attributes:
+        seed: the run's seed.
+        epoch: which pass over the data, in `[0, 2**32)`.
+        samples: int64 `[B]`, what each row is called in the index; decides the device of the numbers.
+        scope: a prefix of every name; `within` makes it longer.
+    """
+
+    seed: int
+    epoch: int
+    samples: Tensor
+    scope: str = ""
+
+    def within(self, scope: str) -> Draws:
+        """The same draws under longer names: two views, two layers, two blocks never share a number."""
+        return replace(self, scope=f"{self.scope}{scope}/")
+
+    def words(self, name: str, count: int) -> Tensor:
+        """int64 `[B, count]`, uniform over `[0, 2**32)`."""
+        device, batch, blocks = self.samples.device, len(self.samples), -(-count // 4)
+        counter = torch.empty(batch, blocks, 4, dtype=torch.int64, device=device)
+        counter[..., 0] = torch.arange(blocks, device=device)
+        counter[..., 1] = (self.samples & _MASK)[:, None]
+        counter[..., 2] = ((self.samples >> 32) & _MASK)[:, None]
+        counter[..., 3] = self.epoch
+        return philox(counter, key_of(self.seed, self.scope + name)).flatten(1)[:, :count]
+
+    def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """float32 `[B, *shape]` in `[low, high)`, on a grid of 2**-24."""
+        unit = (self.words(name, math.prod(shape)) >> 8).to(torch.float32) * 2.0**-24
+        if (low, high) != (0.0, 1.0):
+            unit = low + (high - low) * unit
+        return unit.reshape(-1, *shape)
+
+    def chance(self, name: str, probability: float, *shape: int) -> Tensor:
+        """Bool `[B, *shape]`, true with `probability` (0 and 1 are exact)."""
+        return self.uniform(name, *shape) < probability
+
+    def integers(self, name: str, low: int, high: int, *shape: int) -> Tensor:
+        """int64 `[B, *shape]` in `[low, high)`; the bias of the modulus is below `(high - low) / 2**32`."""
+        return (low + self.words(name, math.prod(shape)) % (high - low)).reshape(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """float32 `[B, *shape]`, mean 0 and variance 1 (Box and Muller)."""
+        count = math.prod(shape)
+        pairs = self.words(name, 2 * count).reshape(len(self.samples), count, 2)
+        # (0, 1] for the logarithm: 2**-32 at the least, so no value is infinite.
+        radius = (-2.0 * ((pairs[..., 0].to(torch.float64) + 1.0) * 2.0**-32).log()).sqrt()
+        angle = (2.0 * math.pi * 2.0**-32) * pairs[..., 1].to(torch.float64)
+        return (radius * angle.cos()).to(torch.float32).reshape(-1, *shape)
+
+    def permutation(self, name: str, length: int) -> Tensor:
+        """int64 `[B, length]`: an order of its own for every sample."""
+        return self.words(name, length).argsort(dim=1, stable=True)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of one epoch: a permutation of `range(length)` that is computed, never stored.
+
+    A Feistel network over the smallest even number of bits that holds `length`, walked until it lands inside (Black and
+    Rogaway, "Ciphers with arbitrary finite domains", 2002). Any position costs the same, so step 10**7 starts at once.
+    """
+
+    seed: int
+    epoch: int
+    length: int
+    name: str = "order"
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """The rows at these positions: int64 `[N]` in, int64 `[N]` out, both in `[0, length)`."""
+        half = max(1, (max(self.length - 1, 1).bit_length() + 1) // 2)
+        rows = self._encrypt(positions, half)
+        while len(outside := (rows >= self.length).nonzero()[:, 0]):
+            rows[outside] = self._encrypt(rows[outside], half)
+        return rows
+
+    def _encrypt(self, value: Tensor, half: int) -> Tensor:
+        mask = (1 << half) - 1
+        left, right = value >> half, value & mask
+        for turn in range(4):
+            counter = torch.stack(
+                [right, torch.full_like(right, turn), torch.zeros_like(right), torch.full_like(right, self.epoch)], dim=-1
+            )
+            mixed = philox(counter, key_of(self.seed, self.name))[..., 0] & mask
+            left, right = right, left ^ mixed
+        return (left << half) | right
