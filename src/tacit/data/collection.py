@@ -1,0 +1,88 @@
+"""Samples that can be read: what every verb works on, wherever they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tacit.core.errors import TacitError, nearest
+from tacit.data.index import Index
+from tacit.data.kinds.kind import Form, Kind
+from tacit.data.payload import Limits, Payload
+from tacit.data.sources.source import Read
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Samples of one kind, as `open_data` makes them.
+
+    Attributes:
+        kind: the module that knows the kind.
+        index: the table of the samples.
+        description: one sentence: how the input was understood, and why.
+        form: what all samples are brought to: channels, dtype, and their typical extent as they lie there.
+        origin: int64 `[N]`, the row of the source for each row here.
+        fetch: reads a row of the source.
+        limits: how much a single sample may ask for.
+        late_labels: reads the labels of some rows of the source, where the table does not have them.
+    """
+
+    kind: Kind
+    index: Index
+    description: str
+    form: Form
+    origin: np.ndarray
+    fetch: Read
+    limits: Limits
+    late_labels: Callable[[np.ndarray], list[str]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hexadecimal number of the paths, sizes and times of these samples."""
+        return self.index.fingerprint
+
+    @property
+    def paths(self) -> list[str]:
+        return self.index.paths
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The samples' labels as strings (objects), for evaluation only; None where there are none."""
+        if self.late_labels is not None:
+            return np.array(self.late_labels(self.origin), dtype=object)
+        return self.index.strings("label")
+
+    def read(self, row: int) -> Payload:
+        """The sample as it lies in its source. Raises `Unreadable`."""
+        return self.fetch(int(self.origin[row]), self.limits)
+
+    def decode(self, row: int, side: int | None = None) -> np.ndarray:
+        """`[H, W, C]` in the run's channels and dtype, its shorter side at most `side`. Raises `Unreadable`."""
+        return self.kind.decode(self.read(row), self.form, side, self.index.table["path"][row].as_py() or "", self.limits)
+
+    def select(self, rows: str | Sequence[int] | np.ndarray) -> Collection:
+        """Some of the samples, by row numbers, by a mask or by the name of a split."""
+        if isinstance(rows, str):
+            values = self.index.strings("split")
+            if values is None or rows not in self.index.splits:
+                there = f"there are {', '.join(self.index.splits)}" if self.index.splits else "this data has no splits"
+                raise TacitError(f"no split '{rows}': {there}{nearest(rows, self.index.splits)}")
+            rows = np.flatnonzero(values == rows)
+        chosen = np.asarray(rows)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        return replace(self, index=self.index.take(chosen), origin=self.origin[chosen])
+
+    def with_channels(self, channels: int) -> Collection:
+        """The same samples with as many channels as an encoder expects: grey is repeated for three; else a `TacitError`."""
+        if channels == self.form.channels:
+            return self
+        if (self.form.channels, channels) != (1, 3):
+            raise TacitError(
+                f"the data has {self.form.channels} channel(s), the encoder was trained on {channels}; give data that fits"
+            )
+        return replace(self, form=replace(self.form, channels=channels))

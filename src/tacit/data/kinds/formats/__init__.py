@@ -1,0 +1,1 @@
+"""File formats, as the kinds read them: one file per reader."""

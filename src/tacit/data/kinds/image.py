@@ -1,0 +1,219 @@
+"""Pictures, with any number of channels, in 8 or 16 bits or floats.
+
+Nothing is cropped, and neither depth nor channels are dropped to make samples fit: what cannot be read whole, or does not fit
+the others, is `Unreadable`. (One loss is Pillow's own: a PNG with 16 bits in colour comes with 8. As TIFF it keeps them.)
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tacit.data.kinds.formats import pillow, tiff
+from tacit.data.kinds.kind import Form, Sniffed
+from tacit.data.payload import Limits, Payload, Unreadable
+from tacit.data.spec import Batch
+
+if TYPE_CHECKING:
+    from tacit.data.survey import Survey
+
+name = "image"
+default_encoder = "resnet18"
+
+LONGEST = 4
+"""A picture shrunk to `side` is at most this many times `side` long: one panorama must not blow up its whole batch."""
+
+MOST_CHANNELS = 64
+"""An axis of an array that is at most so long, and shorter than the other two, is the axis of channels."""
+
+DEFAULT_LIMITS = Limits()
+
+Result = TypeVar("Result")
+
+
+@cache
+def extensions() -> frozenset[str]:
+    return frozenset(pillow.formats()[1]) - {".pdf"}
+
+
+def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
+    known = sum(_extension(n) in extensions() for n in names)
+    if known:
+        return Sniffed(known / len(names), f"{known} of {len(names)} names looked at have the extension of a picture")
+    if first is None:
+        return Sniffed(0.0, "no name has the extension of a picture")
+    try:
+        seen = form(first)
+    except Unreadable as problem:
+        return Sniffed(0.0, f"the first sample is no picture: {problem}")
+    size = "x".join(map(str, seen.extent))
+    return Sniffed(0.5, f"the first sample is a picture of {size} pixels with {seen.channels} channel(s)")
+
+
+def form(payload: Payload, name: str = "", limits: Limits = DEFAULT_LIMITS) -> Form:
+    return _guarded(lambda: _opened(payload, name, limits)[0])
+
+
+def agree(forms: Sequence[Form]) -> Form:
+    """Grey among RGB becomes RGB, 8 bits among 16 become 16; otherwise what most samples have decides."""
+    counts = Counter(f.channels for f in forms)
+    common = max(counts, key=lambda channels: (counts[channels], channels))
+    channels = 3 if common == 1 and counts[3] else common
+    fitting = [f for f in forms if f.channels == channels or (channels == 3 and f.channels == 1)]
+    dtypes = Counter(f.dtype for f in fitting)
+    if dtypes["float32"] > len(fitting) / 2:
+        dtype = "float32"
+    else:
+        dtype = "uint16" if dtypes["uint16"] else "uint8"
+    heights, widths = (sorted(f.extent[axis] for f in fitting) for axis in (0, 1))
+    return Form(channels, dtype, (heights[len(heights) // 2], widths[len(widths) // 2]))
+
+
+def decode(
+    payload: Payload, form: Form | None = None, side: int | None = None, name: str = "", limits: Limits = DEFAULT_LIMITS
+) -> np.ndarray:
+    return _guarded(lambda: _decode(payload, form, side, name, limits))
+
+
+def collate(ids: Tensor, samples: Sequence[np.ndarray]) -> Batch:
+    sizes = np.array([s.shape[1:] for s in samples], dtype=np.int32)
+    height, width = sizes.max(axis=0)
+    data = np.zeros((len(samples), samples[0].shape[0], height, width), dtype=samples[0].dtype)
+    for row, sample in zip(data, samples, strict=True):
+        row[:, : sample.shape[1], : sample.shape[2]] = sample
+    return Batch(ids, torch.from_numpy(data), torch.from_numpy(sizes))
+
+
+def thumbnail(sample: np.ndarray, side: int, low: float = 0.0, high: float = 255.0) -> bytes:
+    shown = sample[..., :3] if sample.shape[-1] >= 3 else sample[..., :1]
+    if shown.dtype != np.uint8 or (low, high) != (0.0, 255.0):
+        scaled = (shown.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
+        shown = np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(shown[..., 0] if shown.shape[-1] == 1 else shown))
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def checks(survey: Survey) -> list[str]:
+    found = []
+    small, typical, large = ("x".join(map(str, extent)) for extent in (survey.smallest, survey.typical, survey.largest))
+    if small != large:
+        found.append(f"sizes differ: {small} to {large} pixels, typically {typical}")
+    if min(survey.smallest) < 8:
+        found.append(f"the smallest picture has {small} pixels, less than one patch of 8x8")
+    if survey.dtype != "uint8":
+        found.append(
+            f"{survey.dtype} values are kept: {survey.low:g} to {survey.high:g} (percentiles 0.1 and 99.9) mean 0 to 1"
+        )
+    if survey.constant > 0.01:
+        found.append(f"{survey.constant:.1%} of the pictures have one value everywhere: nothing can be learned from them")
+    if survey.duplicates > 0.05:
+        found.append(f"{survey.duplicates:.1%} have a near-duplicate: methods that contrast samples would push copies apart")
+    return found
+
+
+def _guarded(work: Callable[[], Result]) -> Result:
+    """Decoders meet hostile bytes and raise anything at all: whatever it is, the sample is no use."""
+    try:
+        return work()
+    except Unreadable:
+        raise
+    except Exception as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise Unreadable(f"{type(problem).__name__}: {said}" if said else type(problem).__name__) from problem
+
+
+def _opened(payload: Payload, name: str, limits: Limits) -> tuple[Form, Callable[[tuple[int, ...]], np.ndarray]]:
+    """The header, and how to read the pixels; 8-bit files come in the extent that is asked for, others in their own."""
+    if isinstance(payload, np.ndarray):
+        array = _channels_last(payload)
+        found, read = Form(array.shape[2], _kept(array.dtype), array.shape[:2]), lambda extent: array
+    elif not payload:
+        raise Unreadable("empty file")
+    elif tiff.is_tiff(payload) and (file := tiff.opened(payload)) is not None:
+        channels, dtype, extent = tiff.header(file)
+        found, read = Form(channels, _kept(dtype), extent), lambda extent: tiff.read(file)
+    else:
+        picture = pillow.opened(payload, _extension(name), limits)
+        found, read = Form(*pillow.header(picture)), lambda extent: pillow.read(picture, extent)
+    if min(found.extent) < 1 or found.channels < 1:
+        raise Unreadable("a picture without pixels")
+    if math.prod(found.extent) * max(1.0, found.channels / 4) > limits.pixels:
+        size = "x".join(map(str, (*found.extent, found.channels)))
+        raise Unreadable(f"{size} values are more than the limit of {limits.pixels:,} pixels")
+    return found, read
+
+
+def _decode(payload: Payload, wanted: Form | None, side: int | None, name: str, limits: Limits) -> np.ndarray:
+    found, read = _opened(payload, name, limits)
+    if wanted is not None:
+        _refuse_mismatch(found, wanted)
+    height, width = found.extent
+    scale = 1.0 if side is None else min(1.0, side / min(height, width), LONGEST * side / max(height, width))
+    extent = (max(1, round(height * scale)), max(1, round(width * scale)))
+    array = read(extent)
+    array = array * np.uint8(255) if array.dtype == bool else array.astype(_kept(array.dtype), copy=False)
+    if array.dtype == np.float32 and not np.isfinite(array).all():
+        raise Unreadable("contains NaN or infinite values")
+    if array.shape[:2] != extent:
+        array = _shrunk(array, extent)
+    if wanted is None:
+        return array
+    if wanted.dtype == "uint16" and array.dtype == np.uint8:
+        array = array.astype(np.uint16) * np.uint16(257)
+    return np.repeat(array, wanted.channels, axis=2) if array.shape[2] != wanted.channels else array
+
+
+def _refuse_mismatch(found: Form, wanted: Form) -> None:
+    if found.channels != wanted.channels and (found.channels, wanted.channels) != (1, 3):
+        raise Unreadable(f"{found.channels} channel(s), the other samples have {wanted.channels}")
+    if found.dtype != wanted.dtype and (found.dtype, wanted.dtype) != ("uint8", "uint16"):
+        raise Unreadable(f"values are {found.dtype}, those of the other samples {wanted.dtype}")
+
+
+def _kept(dtype: np.dtype) -> str:
+    """The dtype that values are kept in: the smallest of three that holds them all (float64 is rounded)."""
+    if dtype in (np.bool_, np.uint8):
+        return "uint8"
+    if dtype.kind not in "iuf":
+        raise Unreadable(f"values of type {dtype} are no picture")
+    return "uint16" if dtype == np.uint16 else "float32"
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """`[H, W]`, `[C, H, W]` or `[H, W, C]` -> `[H, W, C]`."""
+    if array.ndim == 2:
+        return array[..., None]
+    if array.ndim != 3:
+        raise Unreadable(f"an array of shape {array.shape} is no picture: [H, W], [H, W, C] or [C, H, W] was expected")
+    first, middle, last = array.shape
+    if last <= MOST_CHANNELS and (last < min(first, middle) or last in (1, 3, 4)):
+        return array
+    return array.transpose(1, 2, 0) if first <= MOST_CHANNELS and first < min(middle, last) else array
+
+
+def _shrunk(array: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
+    """Channel by channel, in floats; never beyond the values that were there."""
+    size = (extent[1], extent[0])
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
+        for plane in np.moveaxis(array, 2, 0).astype(np.float32)
+    ]
+    small = np.stack(planes, axis=2).clip(array.min(), array.max())
+    return small if array.dtype == np.float32 else np.rint(small).astype(array.dtype)
+
+
+def _extension(name: str) -> str:
+    _, dot, extension = name.rpartition(".")
+    return f".{extension.lower()}" if dot else ""

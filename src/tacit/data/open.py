@@ -1,0 +1,101 @@
+"""From whatever a person points at to a collection of samples, and to what those samples look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tacit.core.errors import TacitError
+from tacit.data.collection import Collection
+from tacit.data.index import Index, spread
+from tacit.data.kinds.kind import Form, Kind, choose, kind_named
+from tacit.data.measure import measure
+from tacit.data.payload import Limits, Unreadable
+from tacit.data.sources.find import source_of
+from tacit.data.sources.folder import SPLITS
+from tacit.data.sources.source import Source
+
+__all__ = ["measure", "open_data"]
+
+LOOKED_AT = 256
+"""So many headers are read to agree on channels and depth; fewer where each is a request over a network."""
+
+LOOKED_AT_REMOTELY = 16
+
+
+def open_data(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Any,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
+) -> Collection:
+    """Understand `data` and list its samples. Nothing is decoded but a few headers, and labels are never asked for.
+
+    Args:
+        data: a folder, a file (manifest, list, `.npz`, `.tar`), a URL that fsspec opens, shards in brace notation, a saved
+            Hugging Face data set, `sample:NAME`, a list of paths, or a torch `Dataset`.
+        kind: the kind of data, where it should not be sniffed.
+        split: only this split (`train`, `val`, `test`, or as the data calls it).
+        columns: which columns of a manifest to use: `{"path": "file_name", "label": "diagnosis"}`.
+        limits: how many pixels and bytes a single sample may have.
+
+    Raises:
+        TacitError: there is nothing there, or nothing that can be understood.
+    """
+    source = source_of(data, kind, columns)
+    count = len(source.table)
+    if not count:
+        raise TacitError(f"{source.what} has no samples: {source.root or data}")
+    chosen, why = _kind(source, kind, limits)
+    form = _form(source, chosen, limits)
+    collection = Collection(
+        chosen,
+        Index(source.table, source.root),
+        f"{count:,} sample{'s'[: count != 1]} of kind '{chosen.name}' from {source.what}, because {why}",
+        form,
+        np.arange(count),
+        source.read,
+        limits,
+        source.late_labels,
+    )
+    return collection if split is None else collection.select(SPLITS.get(split.lower(), split))
+
+
+def _kind(source: Source, kind: str | None, limits: Limits) -> tuple[Kind, str]:
+    if source.kind is not None:
+        return source.kind, source.why
+    if kind is not None:
+        return kind_named(kind), "this kind was given"
+    names = [name for name in source.table["path"].take(spread(len(source.table), 1000)).to_pylist() if name]
+    chosen, why = choose(names, None)
+    # Where names say nothing, the first samples do; the very first may be a broken one.
+    for row in spread(len(source.table), LOOKED_AT_REMOTELY).tolist() if chosen is None else ():
+        try:
+            chosen, why = choose(names, source.read(row, limits))
+        except Unreadable as problem:
+            why = str(problem)
+        if chosen is not None:
+            break
+    if chosen is None:
+        raise TacitError(f"no kind of data recognises {source.what}: {why}; name the kind with --kind")
+    return chosen, why
+
+
+def _form(source: Source, kind: Kind, limits: Limits) -> Form:
+    forms: list[Form] = []
+    problem: Unreadable | None = None
+    remote = "://" in source.root
+    for row in spread(len(source.table), LOOKED_AT_REMOTELY if remote else LOOKED_AT):
+        try:
+            name = source.table["path"][int(row)].as_py() or ""
+            forms.append(kind.form(source.read(int(row), limits), name, limits))
+        except Unreadable as found:
+            problem = found
+    if not forms:
+        raise TacitError(f"not one sample of {source.what} can be read ({problem}); `tacit doctor` lists the files")
+    return kind.agree(forms)

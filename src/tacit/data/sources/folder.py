@@ -1,0 +1,198 @@
+"""A folder of files, nested as deep as it likes; class folders and split folders are seen and used."""
+
+# pyright: reportAttributeAccessIssue=false
+# (PyArrow makes its compute functions when it is imported.)
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tacit.core.errors import TacitError
+from tacit.data.cache import keep_table, kept_table
+from tacit.data.index import spread
+from tacit.data.kinds.kind import Kind, choose, kind_named
+from tacit.data.payload import Limits
+from tacit.data.sources.place import Place, facts_of
+from tacit.data.sources.source import Read, Source
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Names that mean a split, in any case, and what tacit calls it."""
+
+LISTED = pa.schema([("path", pa.string()), ("size", pa.int64()), ("mtime", pa.int64())])
+"""One row per file. A byte of a name that is not UTF-8 is written as `\\udcNN`."""
+
+SETTLED = 2_000_000_000
+"""A folder changed less than so many nanoseconds ago may change again within the same tick of its clock."""
+
+LOOKED_AT = 64
+
+
+def open_folder(place: Place, kind: str | None) -> Source:
+    """All files below `place` that have an extension of the kind (or, where hardly any has one, that begin like it)."""
+    listed = _listing(place)
+    if not len(listed):
+        raise TacitError(f"the folder {place} has no files: give a folder with samples in it, or below it")
+    chosen, why = _kind(place, listed, kind)
+    pattern = r"(?i)\.(" + "|".join(re.escape(e[1:]) for e in sorted(chosen.extensions())) + r")$"
+    fitting = pc.match_substring_regex(listed["path"], pattern)
+    others = len(listed) - pc.sum(fitting).as_py()
+    table = listed.filter(fitting)
+    if not len(table):
+        raise TacitError(f"none of the {len(listed)} files in {place} is of the kind '{chosen.name}': {why}")
+    table, folders = _with_folder_names(table)
+    what = f"a folder, {folders}" if folders else "a folder of files"
+    if others:
+        what += f" ({others} files of other types left out)"
+    return Source(table, read_below(place, table["path"]), str(place), what, chosen, why)
+
+
+def read_below(root: Place, paths: pa.ChunkedArray) -> Read:
+    """Reads whole files whose paths are relative to `root`."""
+
+    def read(row: int, limits: Limits) -> bytes:
+        return (root / unescaped(paths[row].as_py())).read(limits.file_bytes)
+
+    return read
+
+
+def escaped(path: str) -> str:
+    r"""A path that Arrow can hold: bytes that are not UTF-8 are written `\udcNN`."""
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
+
+
+def unescaped(path: str) -> str:
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path) if "\\udc" in path else path
+
+
+def _kind(place: Place, listed: pa.Table, kind: str | None) -> tuple[Kind, str]:
+    if kind is not None:
+        return kind_named(kind), "it was given"
+    chosen, why = choose(listed["path"].take(spread(len(listed), 10_000)).to_pylist(), None)
+    if chosen is None:
+        raise TacitError(f"no kind of data recognises the {len(listed)} files in {place}: {why}; name the kind with --kind")
+    return chosen, why
+
+
+def _with_folder_names(table: pa.Table) -> tuple[pa.Table, str]:
+    """Columns `split` and `label` from the names of folders, where they look like that, and a description of them."""
+    said = []
+    rest = table["path"].combine_chunks()
+    names = "|".join(SPLITS)
+    # A split may be the first folder (train/cat/1.jpg) or the second (cat/train/1.jpg).
+    for pattern in (rf"(?i)^(?P<split>{names})/", rf"(?i)^[^/]+/(?P<split>{names})/"):
+        found = pc.utf8_lower(pc.struct_field(pc.extract_regex(rest, pattern), "split")).dictionary_encode()
+        meant = [SPLITS[name] for name in found.dictionary.to_pylist()]
+        if "train" in meant or (meant and not found.null_count):
+            table = table.append_column("split", pa.array(meant).take(found.indices))
+            said.append(f"splits {', '.join(sorted(set(meant)))} by folder name")
+            rest = pc.replace_substring_regex(rest, rf"(?i)^([^/]+/)??({names})/", r"\1")
+            break
+    top = pc.struct_field(pc.extract_regex(rest, r"^(?P<top>[^/]+)/"), "top")
+    classes = pc.count_distinct(top).as_py()
+    if top.null_count == 0 and classes >= 2:
+        table = table.append_column("label", top)
+        said.append(f"{classes} class folders (labels, for evaluation only)")
+    return table, " and ".join(said)
+
+
+def _listing(place: Place) -> pa.Table:
+    if place.fs is None:
+        return _local_listing(place.path)
+    rows = [(path, *facts_of(info)) for path, info in place.walk() if not _hidden(path)]
+    paths, sizes, times = zip(*rows, strict=True) if rows else ((), (), ())
+    return pa.table([paths, sizes, times], schema=LISTED)
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def _local_listing(root: str) -> pa.Table:
+    """The files below a local folder: from the cache where no folder has changed since, else from the disk."""
+    name = hashlib.blake2b(os.fsencode(os.path.abspath(root)), digest_size=12).hexdigest()
+    kept = f"listings/{name}"
+    if (table := _remembered(kept, root)) is not None:
+        return table
+    began = time.time_ns()
+    table, folders = _scan(root)
+    if began - max(folders.values()) > SETTLED:
+        _remember(kept, table, folders)
+    return table
+
+
+def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
+    """All regular files in sorted order, and all folders with their times. No folder is entered twice."""
+    paths: list[str] = []
+    sizes: list[int] = []
+    times: list[int] = []
+    folders: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    # Links are followed after everything else, so that a folder is listed under its own name where it has one here.
+    waiting, links = [""], []
+    while waiting or links:
+        below = waiting.pop() if waiting else links.pop()
+        path = os.path.join(root, below)
+        try:
+            facts = os.stat(path)
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            entries = sorted(os.scandir(path), key=lambda e: e.name)
+        except OSError as problem:
+            if not below:
+                raise TacitError(f"cannot list {root}: {problem.strerror}") from problem
+            continue
+        folders[below] = facts.st_mtime_ns
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            name = f"{below}/{entry.name}" if below else entry.name
+            try:
+                if entry.is_dir():
+                    (links if entry.is_symlink() else waiting).append(name)
+                elif entry.is_file():
+                    found = entry.stat()
+                    paths.append(escaped(name))
+                    sizes.append(found.st_size)
+                    times.append(found.st_mtime_ns)
+            except OSError:  # A link to nowhere or to itself.
+                continue
+        links.sort(reverse=True)
+    table = pa.table([paths, sizes, times], schema=LISTED)
+    return table.take(pc.sort_indices(table, [("path", "ascending")])), folders
+
+
+def _remember(name: str, table: pa.Table, folders: dict[str, int]) -> None:
+    keep_table(f"{name}-folders", pa.table({"folder": [escaped(f) for f in folders], "time": list(folders.values())}))
+    keep_table(name, table)
+
+
+def _remembered(name: str, root: str) -> pa.Table | None:
+    folders, table = kept_table(f"{name}-folders"), kept_table(name)
+    if folders is None or table is None or table.schema != LISTED or folders.column_names != ["folder", "time"]:
+        return None
+    try:
+        for folder, when in zip(folders["folder"].to_pylist(), folders["time"].to_pylist(), strict=True):
+            if os.stat(os.path.join(root, unescaped(folder))).st_mtime_ns != when:
+                return None
+        # Writing into a file does not touch its folder: a few files are asked themselves.
+        for row in table.take(spread(len(table), LOOKED_AT)).to_pylist():
+            facts = os.stat(os.path.join(root, unescaped(row["path"])))
+            if (facts.st_size, facts.st_mtime_ns) != (row["size"], row["mtime"]):
+                return None
+    except OSError:
+        return None
+    return table

@@ -1,0 +1,51 @@
+"""Files that somebody listed: one a line in a text file, or a list in Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from tacit.core.errors import TacitError
+from tacit.data.payload import Unreadable
+from tacit.data.sources.folder import escaped, read_below
+from tacit.data.sources.place import Place
+from tacit.data.sources.source import Source
+
+
+def open_list(paths: Sequence[str | os.PathLike[str]]) -> Source:
+    """Paths or URLs, relative to the working directory."""
+    table = files_table(Place(""), [os.path.expanduser(os.fspath(p)) for p in paths])
+    return Source(table, read_below(Place(""), table["path"]), "", f"a list of {len(paths)} paths")
+
+
+def open_text(place: Place) -> Source:
+    """A text file with one path a line, relative to the file."""
+    try:
+        lines = place.read().decode("utf-8", "surrogateescape").splitlines()
+    except Unreadable as problem:
+        raise TacitError(f"cannot read {place}: {problem}") from problem
+    table = files_table(place.parent, [line.strip() for line in lines if line.strip()])
+    return Source(table, read_below(place.parent, table["path"]), str(place.parent), f"the list of files {place.name}")
+
+
+def files_table(root: Place, paths: Sequence[str]) -> pa.Table:
+    """`path`, `size` and `mtime` of files; the latter two null for files that are not there or not local."""
+    facts = [_facts(root, path) for path in paths]
+    return pa.table(
+        {
+            "path": pa.array([escaped(p) for p in paths], pa.string()),
+            "size": pa.array([f and f[0] for f in facts], pa.int64()),
+            "mtime": pa.array([f and f[1] for f in facts], pa.int64()),
+        }
+    )
+
+
+def _facts(root: Place, path: str) -> tuple[int, int] | None:
+    if root.fs is not None or "://" in path:
+        return None
+    try:
+        return (root / path).facts()
+    except (OSError, ValueError):
+        return None

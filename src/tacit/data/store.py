@@ -1,0 +1,359 @@
+"""Samples decoded once into a memory-mapped array, so that a batch is a gather and the step never waits for a decoder.
+
+A store is a folder: `samples.bin` holds the samples `[C, H, W]` back to back, `journal.jsonl` one line per finished chunk
+(rows, bytes, checksum, extents, bad rows), `store.json` says that it is complete. A build that was cut off goes on after its
+last whole chunk; one that does not match its checksums is made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tacit.core import files
+from tacit.core.errors import TacitError
+from tacit.data.collection import Collection
+from tacit.data.index import spread
+from tacit.data.payload import Unreadable
+from tacit.data.skipped import MAX_BAD, refuse_too_many
+from tacit.data.spec import Batch
+from tacit.data.workers import in_order, pool
+
+VERSION = 1
+
+CHUNK_BYTES = 32 << 20
+CHUNK_ROWS = 1024
+
+VERIFIED_WHOLE = 2 << 30
+"""A store of at most so many bytes is checked in full when it is opened; of a larger one, a part."""
+
+
+class OverBudget(TacitError):
+    """Decoded samples take more room than was allowed: they can still be decoded as it goes."""
+
+
+Progress = Callable[[int, int], None]
+
+
+class Store:
+    """Decoded samples, read by row.
+
+    Attributes:
+        folder: where it lies.
+        bad: rows that could not be decoded, and why.
+        sizes: int32 `[N, len(extent)]`, the extent of every sample; 0 for bad ones.
+        fixed: whether all good samples have one extent.
+        bytes: how much they take.
+    """
+
+    def __init__(self, folder: Path, collection: Collection, chunks: list[Chunk]) -> None:
+        self.folder, self._kind, form = folder, collection.kind, collection.form
+        self.bad = {row: why for chunk in chunks for row, why in chunk.bad.items()}
+        self.sizes = np.concatenate([np.array(c.sizes, dtype=np.int32).reshape(-1, len(form.extent)) for c in chunks])
+        lengths = self.sizes.astype(np.int64).prod(axis=1) * form.channels
+        self._starts = np.concatenate([[0], lengths.cumsum()])
+        total = int(self._starts[-1])
+        self._flat = np.asarray(np.memmap(folder / "samples.bin", form.dtype, "r")) if total else np.zeros(0, form.dtype)
+        self.bytes = total * self._flat.itemsize
+        self._channels = form.channels
+        good = self.sizes[self.sizes[:, 0] > 0]
+        self.fixed = len(good) > 0 and bool((good == good[0]).all())
+        self._extent = tuple(good[0].tolist()) if self.fixed else ()
+        # Bad samples take no room, so the good ones are counted to find a place in the block.
+        self._place = np.cumsum(self.sizes[:, 0] > 0) - 1
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def sample(self, row: int) -> np.ndarray:
+        """`[C, *extent]`, a view into the file."""
+        return self._flat[self._starts[row] : self._starts[row + 1]].reshape(self._channels, *self.sizes[row])
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The samples of these rows (good ones), padded where their extents differ."""
+        ids = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
+        if not self.fixed and len(rows):
+            return self._kind.collate(ids, [self.sample(row) for row in rows.tolist()])
+        block = self._flat.reshape(-1, self._channels, *(self._extent or (1,) * self.sizes.shape[1]))
+        data = torch.from_numpy(block[self._place[rows]])
+        return Batch(ids, data, torch.from_numpy(self.sizes[rows]))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What the journal says of some rows that were decoded together."""
+
+    bytes: int
+    checksum: int
+    sizes: list[list[int]]
+    bad: dict[int, str]
+
+
+def prepare(
+    collection: Collection,
+    side: int | None,
+    folder: str | os.PathLike[str],
+    budget_bytes: int,
+    max_bad: float = MAX_BAD,
+    progress: Progress | None = None,
+) -> tuple[Store | None, str]:
+    """The store where it pays, and why or why not, in words for the log."""
+    expected = expected_bytes(collection, side)
+    if expected > budget_bytes:
+        return (
+            None,
+            f"decoded, the samples would take about {_amount(expected)} of {_amount(budget_bytes)}: decoding as it goes",
+        )
+    try:
+        store = build(collection, side, folder, budget_bytes, max_bad, progress)
+    except OverBudget as problem:
+        return None, f"{problem}: decoding as it goes"
+    shape = "of one size" if store.fixed else "of different sizes"
+    return store, f"samples {shape} decoded once into {store.folder} ({_amount(store.bytes)})"
+
+
+def build(
+    collection: Collection,
+    side: int | None,
+    folder: str | os.PathLike[str],
+    budget_bytes: int,
+    max_bad: float = MAX_BAD,
+    progress: Progress | None = None,
+) -> Store:
+    """Open the store of these samples below `folder`, after making or finishing it where that is due.
+
+    Args:
+        collection: the samples.
+        side: what they are decoded at.
+        folder: where stores are kept; this one lies in a folder of it named by content, side and form.
+        budget_bytes: how large it may become.
+        max_bad: a larger share of bad samples is a `TacitError`.
+        progress: told how many rows of how many are done, now and then.
+    """
+    heading = _heading(collection, side)
+    place = Path(folder) / hashlib.blake2b(json.dumps(heading, sort_keys=True).encode(), digest_size=12).hexdigest()
+    with _alone(place):
+        chunks = _whole(place, heading)
+        if chunks is None:
+            _forget_older(Path(folder), place, heading)
+            chunks = _make(collection, side, place, heading, budget_bytes, max_bad, progress)
+    store = Store(place, collection, chunks)
+    refuse_too_many(store.bad, len(collection), collection, max_bad)
+    return store
+
+
+def expected_bytes(collection: Collection, side: int | None) -> int:
+    """About how large the store will be, from the headers of a few samples."""
+    extents = []
+    for row in spread(len(collection), 64).tolist():
+        try:
+            name = collection.index.table["path"][row].as_py() or ""
+            extents.append(collection.kind.form(collection.read(row), name, collection.limits).extent)
+        except Unreadable:
+            continue
+    scales = [1.0 if side is None else min(1.0, side / min(extent)) for extent in extents]
+    pixels = [math.prod(math.ceil(n * scale) for n in extent) for extent, scale in zip(extents, scales, strict=True)]
+    each = np.dtype(collection.form.dtype).itemsize * collection.form.channels
+    return int(np.mean(pixels or [0]) * each * len(collection))
+
+
+def default_budget(folder: str | os.PathLike[str]) -> int:
+    """Half of what is free on the disk, and at most half of the machine's memory: beyond that, reading would be random."""
+    below = Path(folder).absolute()
+    while not below.exists():
+        below = below.parent
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(shutil.disk_usage(below).free, memory) // 2
+
+
+def _heading(collection: Collection, side: int | None) -> dict:
+    form = collection.form
+    names = "\n".join(collection.index.table["path"].to_pylist())
+    return {
+        "version": VERSION,
+        "kind": collection.kind.name,
+        "fingerprint": collection.fingerprint,
+        "subject": hashlib.blake2b(f"{collection.index.root}\n{names}".encode(), digest_size=12).hexdigest(),
+        "samples": len(collection),
+        "side": side,
+        "channels": form.channels,
+        "dtype": form.dtype,
+        "limits": asdict(collection.limits),
+    }
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One process at a time; a process that dies lets go."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = open(place / "lock", "w")  # noqa: SIM115 - closed below
+    except OSError as problem:
+        raise _cannot_write(place, problem) from problem
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _whole(place: Path, heading: dict) -> list[Chunk] | None:
+    """The chunks of a complete and sound store; None, and nothing left of it, where it is not."""
+    if not (place / "store.json").exists():
+        return None
+    try:
+        recorded = files.read_json(place / "store.json")
+        chunks = list(_journal(place))
+        total = sum(c.bytes for c in chunks)
+        if (
+            recorded == heading
+            and sum(len(c.sizes) for c in chunks) == heading["samples"]
+            and (place / "samples.bin").stat().st_size == total
+            and len(list(_sound(place, chunks, total > VERIFIED_WHOLE))) == len(chunks)
+        ):
+            return chunks
+    except (OSError, TacitError):
+        pass
+    _empty(place)
+    return None
+
+
+def _journal(place: Path) -> Iterator[Chunk]:
+    """The finished chunks, up to the first line that is not whole."""
+    if not (place / "journal.jsonl").exists():
+        return
+    with open(place / "journal.jsonl", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                yield Chunk(entry["bytes"], entry["checksum"], entry["sizes"], {int(r): w for r, w in entry["bad"].items()})
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return
+
+
+def _sound(place: Path, chunks: list[Chunk], some: bool) -> Iterator[Chunk]:
+    """The chunks up to the first that does not match its checksum; where `some`, only every so many are read."""
+    every = -(-len(chunks) // 64) if some else 1
+    with open(place / "samples.bin", "rb") as file:
+        for number, chunk in enumerate(chunks):
+            if number % every:
+                file.seek(chunk.bytes, os.SEEK_CUR)
+            elif zlib.crc32(file.read(chunk.bytes)) != chunk.checksum:
+                return
+            yield chunk
+
+
+def _make(
+    collection: Collection,
+    side: int | None,
+    place: Path,
+    heading: dict,
+    budget: int,
+    max_bad: float,
+    progress: Progress | None,
+) -> list[Chunk]:
+    try:
+        if (place / "begun.json").exists() and files.read_json(place / "begun.json") == heading:
+            chunks = list(_sound(place, list(_journal(place)), some=False))
+        else:
+            _empty(place)
+            chunks = []
+            files.write_json(place / "begun.json", heading)
+        _cut_back(place, chunks)
+        done, size = sum(len(c.sizes) for c in chunks), sum(c.bytes for c in chunks)
+        rows_at_once = max(1, min(CHUNK_ROWS, CHUNK_BYTES * len(collection) // max(1, expected_bytes(collection, side))))
+        bad = {row: why for c in chunks for row, why in c.bad.items()}
+        with pool() as workers, open(place / "samples.bin", "ab") as samples, open(place / "journal.jsonl", "a") as journal:
+            while done < len(collection):
+                chunk, content = _decode(collection, side, range(done, min(done + rows_at_once, len(collection))), workers)
+                size += chunk.bytes
+                if size > budget:
+                    _empty(place)
+                    raise OverBudget(f"decoded, the samples take more than the {_amount(budget)} allowed for them")
+                for part in content:
+                    samples.write(part)
+                samples.flush()
+                journal.write(json.dumps(asdict(chunk)) + "\n")
+                journal.flush()
+                chunks.append(chunk)
+                done += len(chunk.sizes)
+                bad.update(chunk.bad)
+                # What is bad already stays bad: there is no need to read on.
+                refuse_too_many(bad, len(collection), collection, max_bad)
+                if progress is not None:
+                    progress(done, len(collection))
+            os.fsync(samples.fileno())
+            os.fsync(journal.fileno())
+        files.write_json(place / "store.json", heading)
+    except OSError as problem:
+        raise _cannot_write(place, problem) from problem
+    return chunks
+
+
+def _decode(collection: Collection, side: int | None, rows: range, workers: ThreadPoolExecutor) -> tuple[Chunk, list[bytes]]:
+    def one(row: int) -> np.ndarray | str:
+        try:
+            return np.ascontiguousarray(np.moveaxis(collection.decode(row, side), -1, 0))
+        except Unreadable as problem:
+            return str(problem)
+
+    nothing = [0] * len(collection.form.extent)
+    sizes, bad, content, checksum = [], {}, [], 0
+    for row, found in zip(rows, in_order(workers, one, rows), strict=True):
+        if isinstance(found, str):
+            bad[row] = found
+            sizes.append(nothing)
+        else:
+            sizes.append(list(found.shape[1:]))
+            content.append(found.tobytes())
+            checksum = zlib.crc32(content[-1], checksum)
+    return Chunk(sum(map(len, content)), checksum, sizes, bad), content
+
+
+def _cut_back(place: Path, chunks: list[Chunk]) -> None:
+    """Leave these chunks and nothing else in the files of a build that was cut off."""
+    files.write_text(place / "journal.jsonl", "".join(json.dumps(asdict(chunk)) + "\n" for chunk in chunks))
+    with open(place / "samples.bin", "ab") as samples:
+        samples.truncate(sum(chunk.bytes for chunk in chunks))
+
+
+def _empty(place: Path) -> None:
+    for name in ("store.json", "begun.json", "journal.jsonl", "samples.bin"):
+        (place / name).unlink(missing_ok=True)
+
+
+def _forget_older(folder: Path, place: Path, heading: dict) -> None:
+    """Remove stores of the same files at the same size as they were before they changed."""
+    for other in folder.glob("*/begun.json"):
+        try:
+            older = files.read_json(other)
+        except TacitError:
+            continue
+        if other.parent != place and all(older.get(k) == heading[k] for k in ("subject", "side", "kind")):
+            shutil.rmtree(other.parent, ignore_errors=True)
+
+
+def _cannot_write(place: Path, problem: OSError) -> TacitError:
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TacitError(
+            f"no space left for decoded samples in {place}: free some and go on, or set TACIT_CACHE to another folder"
+        )
+    return TacitError(f"cannot keep decoded samples in {place} ({problem.strerror}): set TACIT_CACHE to another folder")
+
+
+def _amount(count: float) -> str:
+    """Bytes for a person."""
+    power = min(int(math.log10(max(count, 1)) // 3), 4)
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
