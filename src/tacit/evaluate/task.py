@@ -1,0 +1,63 @@
+"""A labelled collection, ready to be evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from tacit.data.collection import Collection
+from tacit.data.loader import Loader
+from tacit.data.spec import Batch, Spec
+from tacit.data.store import Store
+from tacit.evaluate.features import Split, split_labelled
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Task:
+    """Samples, their classes, and which of them are trained and tested on.
+
+    Attributes:
+        name: what records call the data.
+        collection: the samples, with the channels that the encoder knows.
+        spec: what the encoder takes samples to look like; that of its run.
+        split: train, test and classes.
+        store: the samples decoded once, where that was done.
+        side: what samples are decoded at where there is no store.
+    """
+
+    name: str
+    collection: Collection
+    spec: Spec
+    split: Split
+    store: Store | None = None
+    side: int | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, collection: Collection, spec: Spec, store: Store | None = None, side: int | None = None, seed: int = 0
+    ) -> Task:
+        """A task by the collection's own labels, splits and groups. See `split_labelled`."""
+
+        def column(name: str) -> list[str] | None:
+            values = collection.index.strings(name)
+            return None if values is None else values.tolist()
+
+        split = split_labelled(column("label"), column("split"), column("group"), seed)
+        return cls(name, collection, spec, split, store, side)
+
+    def batches(self, ids: Tensor) -> Iterable[Batch]:
+        """These samples once, in this order, without those that cannot be read."""
+        return self._loader(ids, BATCH, 0, shuffle=False)
+
+    def training(self, batch_size: int, seed: int) -> Loader:
+        """The training samples, shuffled anew each epoch; a smaller batch where there are fewer samples."""
+        return self._loader(self.split.train, min(batch_size, len(self.split.train)), seed, shuffle=True)
+
+    def _loader(self, ids: Tensor, batch_size: int, seed: int, shuffle: bool) -> Loader:
+        rows: np.ndarray = ids.numpy()
+        return Loader(self.collection, self.store, rows, batch_size, seed, shuffle=shuffle, side=self.side)
