@@ -1,0 +1,189 @@
+"""The contract of a method: what is its own, and nothing that another method also has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from tacit.core.draws import Draws
+from tacit.data.spec import Spec
+from tacit.nn.encoder import Encoder
+from tacit.views.view import View
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    year: int
+    venue: str
+    repository: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Everything that changes over a run is a function of this."""
+
+    step: int
+    steps: int
+    epoch_steps: int
+
+    @property
+    def fraction(self) -> float:
+        """In `[0, 1)`."""
+        return self.step / self.steps
+
+    @property
+    def epoch(self) -> float:
+        """Fractional, from 0."""
+        return self.step / self.epoch_steps
+
+    @property
+    def epochs(self) -> float:
+        return self.steps / self.epoch_steps
+
+
+@dataclass
+class Terms:
+    """What a forward pass came to.
+
+    Attributes:
+        total: the scalar that is differentiated.
+        parts: the terms it is made of, unweighted, by name.
+        chance: what `total` would be if nothing had been learned, as far as that is known.
+        watch: further figures for the record, without gradient.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    chance: float | None = None
+    watch: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A value that `auto` chose, and why, in a few words."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `auto` knows about the data, the machine and the time when it chooses.
+
+    Attributes:
+        spec: what samples look like.
+        samples: how many there are to train on.
+        duplicates: share of samples with a near-duplicate, in `[0, 1]`.
+        sparse: share of pixels at the background's value, in `[0, 1]`: near 1 for drawings, glyphs, cells on black.
+        flat: share of patches whose spread is under 2 of 255 grey levels.
+        mirrored: whether a mirror image means the same; None when nobody said and nothing hints at it.
+        batch: samples per step.
+        steps: how many steps the run has (an estimate until throughput is measured).
+        size: side of the view, in pixels.
+        encoder: name of the encoder that was chosen.
+        device: `cpu`, `cuda` or `mps`.
+    """
+
+    spec: Spec
+    samples: int
+    duplicates: float
+    sparse: float
+    flat: float
+    mirrored: bool | None
+    batch: int
+    steps: int
+    size: int
+    encoder: str
+    device: str
+
+
+class Options(BaseModel):
+    """Typed options of a method; unknown names and values out of bounds are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def option(default: Any, meaning: str, auto: str = "", **bounds: Any) -> Any:
+    """An option: its value in the recipe `paper`, its meaning, the rule of `auto` in words, its bounds (`ge`, `lt` ...)."""
+    return Field(default, description=meaning, json_schema_extra={"auto": auto}, **bounds)
+
+
+class Method(nn.Module):
+    """A published system. See `CONTRIBUTING.md` for the smallest complete example.
+
+    A subclass sets the class attributes, builds its modules in `__init__` and defines `views` and `forward`; the rest has
+    a default that is right for most methods.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[Paper]
+    kinds: ClassVar[tuple[str, ...]]
+    needs: ClassVar[dict[str, str]] = {}
+    tokens: ClassVar[bool] = False
+    """Whether the encoder has to be able to look at a subset of tokens."""
+    Options: ClassVar[type[Options]]
+    paper_training: ClassVar[dict[str, Any]] = {}
+    """The card's recipe for everything that is not the method's own: encoder, batch, optimiser, rate, schedule."""
+
+    def __init__(self, options: Any, encoder: Encoder, spec: Spec, size: int) -> None:
+        super().__init__()
+        self.options, self.spec, self.size = options, spec, size
+        self.student = encoder
+
+    @classmethod
+    def auto(cls, facts: Facts) -> dict[str, Chosen]:
+        """Options (`temperature`) and training values (`train.lr`) that suit the facts, each with its reason."""
+        return {}
+
+    @classmethod
+    def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
+        """How the paper builds an encoder of this name: positions, first values, drop path."""
+        return {}
+
+    @classmethod
+    def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:
+        """Refuse what cannot work, with a `TacitError`, before anything is computed."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is kept."""
+        return self.student
+
+    @property
+    def projector(self) -> nn.Module | None:
+        """From the encoder's pooled features to what the loss sees, for the verdict; None where there is no such thing."""
+        return None
+
+    def views(self) -> dict[str, View]:
+        """What each sample becomes, by name."""
+        raise NotImplementedError
+
+    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
+        raise NotImplementedError
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay acts on a parameter: on all with two or more dimensions, unless the card says otherwise."""
+        return parameter.ndim > 1
+
+    def after_backward(self, progress: Progress) -> None:
+        """Between clipping and the optimiser's step: freezing by dropping gradients."""
+
+    def after_step(self, progress: Progress) -> None:
+        """After the optimiser's step: teachers that follow, queues. Once a step, also under accumulation."""
+
+    def before_epoch(self, pass_over: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+        """Work over the whole set before an epoch; `pass_over()` yields (ids, features) of every training sample."""
+
+    @torch.no_grad()
+    def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+        """Pictures for the report by name: float `[C, H, W]` in `[0, 1]`, C 1 or 3."""
+        return {}

@@ -1,0 +1,181 @@
+"""MoCo v3: An Empirical Study of Training Self-Supervised Vision Transformers.
+
+Each view, through encoder, projector and predictor, has to pick the other view of its image out of a batch of keys, which a
+slowly moving copy of encoder and projector makes. Against SimCLR the second copy steadies the targets, and negatives come
+from the other view alone. Keys never carry a gradient; the copy moves before it makes them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tacit.core import distributed
+from tacit.core.draws import Draws
+from tacit.core.errors import TacitError
+from tacit.data.spec import Spec
+from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.pictures import shown, similarity, strip
+from tacit.methods.simclr import blurred, contrastive_views, published_resnet
+from tacit.nn.ema import follow, momentum, teacher_of
+from tacit.nn.encoder import Encoder
+from tacit.nn.heads import moco_mlp
+from tacit.nn.vit import VisionTransformer
+from tacit.objectives.contrast import moco, moco_chance
+from tacit.views.image import ImageView, Jitter
+from tacit.views.view import View
+
+
+class MoCoV3Options(Options):
+    temperature: float = option(0.2, "divides the cosine similarities", auto="0.2", gt=0)
+    momentum: float = option(0.99, "how much of the momentum copy stays at the first step", auto="1 - 30 / steps", ge=0, le=1)
+    momentum_rises: bool = option(True, "whether that grows to 1 along half a cosine; else it stays (at 0: shared weights)")
+    head_width: int = option(4096, "hidden width of projector and predictor", auto="512", ge=1)
+    head_out: int = option(256, "dimensions in which views are compared", auto="128", ge=1)
+    projector_layers: Literal[2, 3] = option(3, "layers of the projector (ResNet: 2)", auto="2 for ResNets, 3 for transformers")
+    predictor: bool = option(True, "whether queries pass a predictor")
+    head_norm: bool = option(True, "batch-norm inside projector and predictor")
+    predictor_norm: bool = option(True, "batch-norm at the predictor's end (ResNet: not)", auto="false for ResNets")
+    freeze_patches: bool = option(True, "keep a transformer's patch projection at its random values")
+    area: float = option(0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels", gt=0, le=1)
+    jitter: float = option(1.0, "strength of the colour jitter (0.4, 0.4, 0.2, 0.1)", auto="as published", ge=0, le=2)
+    grey: float = option(0.2, "chance of a grey view", auto="0 where there is no colour", ge=0, le=1)
+    blur: float = option(
+        1.0, "chance of a blurred first view; a tenth of it for the second", auto="0 below 48 pixels", ge=0, le=1
+    )
+    solarise: float = option(0.2, "chance that the second view is solarised", auto="0 below 48 pixels", ge=0, le=1)
+    flip: float = option(0.5, "chance of a mirrored view", auto="0 where a mirror image means something else", ge=0, le=1)
+    normalise: Literal["none", "data", "imagenet"] = option("imagenet", "what is subtracted and divided by", auto="data")
+
+
+class MoCoV3(Method):
+    """Chen, Xie, He, ICCV 2021."""
+
+    name = "moco-v3"
+    paper = Paper(
+        "An Empirical Study of Training Self-Supervised Vision Transformers",
+        "Chen, Xie, He",
+        2021,
+        "ICCV",
+        "facebookresearch/moco-v3",
+    )
+    kinds = ("image",)
+    Options = MoCoV3Options
+    paper_training = {
+        "encoder": "vit-small/16",
+        "size": 224,
+        "batch": 4096,
+        "epochs": 300,
+        "warmup_epochs": 40,
+        "optimiser": "adamw",
+        "lr_per_256": 1.5e-4,
+        "weight_decay": 0.1,
+    }
+
+    @classmethod
+    def auto(cls, facts: Facts) -> dict[str, Chosen]:
+        resnet = "resnet" in facts.encoder
+        kept = min(max(1 - 30 / facts.steps, 0.9), 0.996)
+        views = contrastive_views(facts)
+        small = facts.size < 48
+        return views | {
+            "momentum": Chosen(kept, f"a memory of about 3 % of {facts.steps} steps"),
+            "head_width": Chosen(512, "small data"),
+            "head_out": Chosen(128, "small data"),
+            "projector_layers": Chosen(2 if resnet else 3, "as published for this kind of encoder"),
+            "predictor_norm": Chosen(not resnet, "as published for this kind of encoder"),
+            "jitter": Chosen(1.0, "as published"),
+            "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
+            "solarise": Chosen(0.0 if small else 0.2, "views of less than 48 pixels" if small else "as published"),
+            "train.optimiser": Chosen("adamw", "LARS pays from batches of 1,024 on"),
+            "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
+            "train.beta2": Chosen(0.99, "short runs"),
+            "train.weight_decay": Chosen(0.02, "small data"),
+        }
+
+    @classmethod
+    def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
+        # The official ViT-S of MoCo v3 has 12 heads of width 32 instead of 6.
+        if encoder.startswith("vit-small"):
+            return {"positions": "sincos-row", "init": "moco", "heads": 12}
+        return {"positions": "sincos-row", "init": "moco"} if encoder.startswith("vit") else published_resnet(encoder)
+
+    @classmethod
+    def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:
+        if batch < 8:
+            raise TacitError(f"moco-v3 with a batch of {batch} has too few negatives; use at least 8, or dino")
+
+    def __init__(self, options: MoCoV3Options, encoder: Encoder, spec: Spec, size: int) -> None:
+        super().__init__(options, encoder, spec, size)
+        o = options
+        self.head = moco_mlp([encoder.width, *[o.head_width] * (o.projector_layers - 1), o.head_out], norm=o.head_norm)
+        self.predictor: nn.Module = nn.Identity()
+        if o.predictor:
+            self.predictor = moco_mlp([o.head_out, o.head_width, o.head_out], o.predictor_norm, o.head_norm)
+        self.teacher = teacher_of(encoder)
+        self.teacher_head = teacher_of(self.head)
+        self.moved = -1
+        if o.freeze_patches and isinstance(encoder, VisionTransformer):
+            encoder.patch_embed.requires_grad_(False)
+
+    @property
+    def projector(self) -> nn.Module:
+        return self.head
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Everything, in a transformer (AdamW); what has two or more dimensions, in a ResNet (LARS)."""
+        return isinstance(self.student, VisionTransformer) or parameter.ndim > 1
+
+    def views(self) -> dict[str, View]:
+        o, s = self.options, self.options.jitter
+
+        def view(blur: float, solarise: float) -> ImageView:
+            return ImageView(
+                self.size,
+                area=(o.area, 1.0),
+                flip=o.flip,
+                jitter=Jitter(0.4 * s, 0.4 * s, 0.2 * s, 0.1 * s, probability=0.8),
+                grey=o.grey,
+                blur=blurred(blur, self.size),
+                solarise=solarise,
+                normalise=o.normalise,
+            )
+
+        return {"view1": view(o.blur, 0.0), "view2": view(0.1 * o.blur, o.solarise)}
+
+    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
+        x1, x2 = views["view1"], views["view2"]
+        q1, q2 = self.query(x1), self.query(x2)  # [N, P], each view by itself
+        with torch.no_grad():
+            self.move(progress)
+            k1, k2 = (distributed.gather(self.key(x)) for x in (x1, x2))  # [W N, P]
+        offset = distributed.rank() * len(q1)
+        t = self.options.temperature
+        first, second = moco(q1, k2, t, offset), moco(q2, k1, t, offset)
+        return Terms(first + second, {"first": first.detach(), "second": second.detach()}, chance=moco_chance(len(k1), t))
+
+    def query(self, x: Tensor) -> Tensor:
+        return self.predictor(self.head(self.student(x).pooled))
+
+    def key(self, x: Tensor) -> Tensor:
+        return self.teacher_head(self.teacher(x).pooled)
+
+    def move(self, progress: Progress) -> None:
+        """The momentum copy follows before it makes keys: once a step, of however many passes that step is made."""
+        if not self.training or self.moved == progress.step:
+            return
+        self.moved = progress.step
+        o = self.options
+        kept = momentum(progress.fraction, o.momentum) if o.momentum_rises else o.momentum
+        follow(self.teacher, self.student, kept)
+        follow(self.teacher_head, self.head, kept)
+
+    def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+        z = torch.cat([self.head(self.student(views[name]).pooled) for name in ("view1", "view2")])
+        return {
+            "View pairs": strip(shown(views["view1"]), shown(views["view2"])),
+            "Similarity of all views": similarity(z),
+        }

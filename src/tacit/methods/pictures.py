@@ -1,0 +1,39 @@
+"""Pictures that several methods draw for the report: float `[C, H, W]` in `[0, 1]`, C 1 or 3."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def shown(x: Tensor) -> Tensor:
+    """Views `[N, C, H, W]` in any units as pictures `[N, 1 or 3, H, W]` in `[0, 1]`, each stretched to its own extremes."""
+    x = x.float()
+    x = x[:, :3] if x.shape[1] >= 3 else x[:, :1]
+    low, high = x.flatten(1).amin(1), x.flatten(1).amax(1)
+    return (x - low[:, None, None, None]) / (high - low).clamp(min=1e-6)[:, None, None, None]
+
+
+def strip(*rows: Tensor, most: int = 8) -> Tensor:
+    """Views `[N, C, H, W]`, each set of them one row of pictures, one sample a column: `[C, R * (H + 1), N * (W + 1)]`."""
+    channels = max(1 if row.shape[1] < 3 else 3 for row in rows)
+    framed = [F.pad(row[:most].expand(-1, channels, -1, -1), (0, 1, 0, 1), value=1.0) for row in rows]
+    return torch.cat([torch.cat(list(row), dim=2) for row in framed], dim=1)
+
+
+def heaviest(maps: Tensor, share: float) -> Tensor:
+    """1 at the fewest places that hold this share of each map `[..., h, w]` of numbers above 0, and 0 elsewhere."""
+    values, order = maps.flatten(-2).sort(dim=-1, descending=True)
+    before = values.cumsum(-1) - values
+    inside = (before < share * values.sum(-1, keepdim=True)).to(maps.dtype)
+    return torch.zeros_like(inside).scatter_(-1, order, inside).view_as(maps)
+
+
+def similarity(z: Tensor, most: int = 64) -> Tensor:
+    """Cosines of the first views against all: partners lie on the diagonals. `[1, H, W]`, enlarged to be seen."""
+    half = len(z) // 2
+    n = min(half, most)
+    z = F.normalize(torch.cat([z[:n], z[half : half + n]]).float(), dim=1)
+    picture = ((z @ z.T + 1) / 2).clamp(0, 1)[None]
+    return picture.repeat_interleave(4, 1).repeat_interleave(4, 2)

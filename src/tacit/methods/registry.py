@@ -1,0 +1,26 @@
+"""The methods by name. Importing this imports none of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tacit.core.errors import TacitError, nearest
+
+if TYPE_CHECKING:
+    from tacit.methods.method import Method
+
+METHODS = {
+    "dino": "tacit.methods.dino:DINO",
+    "mae": "tacit.methods.mae:MAE",
+    "moco-v3": "tacit.methods.moco_v3:MoCoV3",
+    "simclr": "tacit.methods.simclr:SimCLR",
+}
+
+
+def method(name: str) -> type[Method]:
+    """The class of a method; a `TacitError` with the nearest name when there is none."""
+    if name not in METHODS:
+        raise TacitError(f"no method '{name}'{nearest(name, METHODS)}; `tacit methods` lists them")
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,156 @@
+"""SimCLR: A Simple Framework for Contrastive Learning of Visual Representations.
+
+Two random views of every image are embedded, and each view has to pick its partner out of all other views of the batch.
+Everything is in the augmentations, the batch and a projection head that is thrown away afterwards.
+There is no teacher, no queue and no stop-gradient; both views go through the network together, so batch-norm mixes them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tacit.core import distributed
+from tacit.core.draws import Draws
+from tacit.core.errors import TacitError
+from tacit.data.spec import Spec
+from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.pictures import shown, similarity, strip
+from tacit.nn.encoder import Encoder
+from tacit.nn.heads import SimCLRProjector
+from tacit.objectives.contrast import nt_xent, nt_xent_chance
+from tacit.views.image import Blur, ImageView, Jitter
+from tacit.views.view import View
+
+
+class SimCLROptions(Options):
+    temperature: float = option(
+        0.1, "divides the cosine similarities", auto="0.2, or 0.5 for long runs and where there are near-duplicates", gt=0
+    )
+    head_layers: Literal[0, 1, 2, 3] = option(3, "layers of the projection head (v1: 2, v2: 3)", auto="2")
+    head_width: int = option(0, "hidden width of the projection head; 0: as wide as the features", auto="at least 256", ge=0)
+    head_out: int = option(128, "dimensions in which views are compared", ge=1)
+    unit_length: bool = option(True, "put embeddings on the sphere before they are compared (hidden_norm)")
+    gather: bool = option(True, "take negatives from all processes, not only from one's own")
+    reduction: Literal["official", "paper"] = option("official", "sum of both directions' means, or half of it")
+    area: float = option(0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels", gt=0, le=1)
+    jitter: float = option(1.0, "strength of the colour jitter", auto="0.5 up to 64 pixels", ge=0, le=1.25)
+    grey: float = option(0.2, "chance of a grey view", auto="0 where there is no colour", ge=0, le=1)
+    blur: float = option(0.5, "chance of a blurred view", auto="0 below 48 pixels", ge=0, le=1)
+    flip: float = option(0.5, "chance of a mirrored view", auto="0 where a mirror image means something else", ge=0, le=1)
+    normalise: Literal["none", "data", "imagenet"] = option("none", "what is subtracted and divided by", auto="data")
+
+
+class SimCLR(Method):
+    """Chen, Kornblith, Norouzi, Hinton, ICML 2020; the deeper head of "Big Self-Supervised Models", 2020."""
+
+    name = "simclr"
+    paper = Paper(
+        "A Simple Framework for Contrastive Learning of Visual Representations",
+        "Chen, Kornblith, Norouzi, Hinton",
+        2020,
+        "ICML",
+        "google-research/simclr",
+    )
+    kinds = ("image",)
+    Options = SimCLROptions
+    paper_training = {
+        "encoder": "resnet50",
+        "size": 224,
+        "batch": 4096,
+        "epochs": 100,
+        "warmup_epochs": 10,
+        "optimiser": "lars-simclr",
+        "lr_per_256": 0.3,
+        "weight_decay": 1e-6,
+        "momentum": 0.9,
+    }
+
+    @classmethod
+    def auto(cls, facts: Facts) -> dict[str, Chosen]:
+        if facts.duplicates > 0.1:
+            temperature = Chosen(0.5, "near-duplicates would be pushed apart")
+        else:
+            temperature = Chosen(0.5, "a long run") if facts.steps > 20_000 else Chosen(0.2, f"batches of {facts.batch}")
+        return contrastive_views(facts) | {
+            "temperature": temperature,
+            "head_layers": Chosen(2, "enough for short runs"),
+            "head_width": Chosen(256, "at least 256"),
+            "train.optimiser": Chosen("adamw", "LARS pays from batches of 1,024 on"),
+            "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
+            "train.beta2": Chosen(0.99, "short runs"),
+            "train.weight_decay": Chosen(0.02, "small data"),
+        }
+
+    @classmethod
+    def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
+        return published_resnet(encoder) | ({"init": "simclr"} if encoder.startswith("resnet") else {})
+
+    @classmethod
+    def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:
+        if batch < 32:
+            raise TacitError(f"simclr with a batch of {batch} has too few negatives; use at least 32, or moco-v3 or dino")
+
+    def __init__(self, options: SimCLROptions, encoder: Encoder, spec: Spec, size: int) -> None:
+        super().__init__(options, encoder, spec, size)
+        hidden = options.head_width or encoder.width
+        self.head = SimCLRProjector(encoder.width, options.head_layers, hidden, options.head_out)
+
+    @property
+    def projector(self) -> nn.Module:
+        return self.head
+
+    def views(self) -> dict[str, View]:
+        o, s = self.options, self.options.jitter
+        view = ImageView(
+            self.size,
+            area=(o.area, 1.0),
+            flip=o.flip,
+            jitter=Jitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, probability=0.8),
+            grey=o.grey,
+            blur=blurred(o.blur, self.size),
+            normalise=o.normalise,
+        )
+        return {"view1": view, "view2": view}
+
+    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
+        x = torch.cat([views["view1"], views["view2"]])  # [2N, C, H, W], all first views, then all second views
+        z1, z2 = self.head(self.student(x).pooled).chunk(2)  # [N, P] each
+        o, all1, all2, offset = self.options, z1, z2, 0
+        if o.gather:
+            all1, all2, offset = distributed.gather(z1), distributed.gather(z2), distributed.rank() * len(z1)
+        loss = nt_xent(z1, z2, o.temperature, all1, all2, offset, o.reduction, o.unit_length)
+        return Terms(loss, {"nt_xent": loss.detach()}, chance=nt_xent_chance(len(all1), o.reduction))
+
+    def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+        x = torch.cat([views["view1"], views["view2"]])
+        z = self.head(self.student(x).pooled)
+        return {"View pairs": strip(shown(views["view1"]), shown(views["view2"])), "Similarity of all views": similarity(z)}
+
+
+def published_resnet(encoder: str) -> dict[str, Any]:
+    """Residual blocks of the published sizes start as their shortcuts; so few blocks as `resnet-mini` has do not need that."""
+    return {"zero_gain": True} if encoder.startswith("resnet") and encoder != "resnet-mini" else {}
+
+
+def contrastive_views(facts: Facts) -> dict[str, Chosen]:
+    """View strength by size and by what the data is, for methods that compare augmented views."""
+    small, colour = facts.size <= 64, facts.spec.channels == 3
+    return {
+        "area": Chosen(0.2, f"views of {facts.size} pixels") if small else Chosen(0.08, "large views"),
+        "jitter": Chosen(1.0, "large views in colour") if colour and not small else Chosen(0.5, "small or grey pictures"),
+        "grey": Chosen(0.2, "colour pictures") if colour else Chosen(0.0, "no colour to take away"),
+        "blur": Chosen(0.0, "blur below 48 pixels wipes out what there is") if facts.size < 48 else Chosen(0.5, "as published"),
+        "flip": Chosen(0.0, "a mirror image means something else")
+        if facts.mirrored is False
+        else Chosen(0.5, "mirror images mean the same, as far as is known"),
+        "normalise": Chosen("data", "the data's own mean and deviation"),
+    }
+
+
+def blurred(chance: float, size: int) -> Blur | None:
+    """The published blur, 0.1 to 2 pixels of views of 224, and in proportion less in smaller ones."""
+    return Blur(0.1, max(0.1, 2.0 * min(1.0, size / 224)), chance) if chance else None

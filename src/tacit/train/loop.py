@@ -1,0 +1,222 @@
+"""The loop: every step of every method is these lines."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from tacit.core.errors import Interrupted, Stopped
+from tacit.data.loader import Loader
+from tacit.methods.method import Progress, Terms
+from tacit.train import checkpoint
+from tacit.train.folder import RunFolder
+from tacit.train.record import Clock, Record
+from tacit.train.step import Step
+from tacit.train.verdict import Row, Verdict, judge
+from tacit.train.watch import Watch
+
+CHECKS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""When the verdict looks, as shares of the run: dense at the start, where collapse shows."""
+METRIC_ROWS = 5000
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside weights and optimiser."""
+
+    step: int = 0
+    lengths: dict[str, int] = field(default_factory=dict)
+    untrained: Row = field(default_factory=dict)
+    raw: Row = field(default_factory=dict)
+    figures: Row = field(default_factory=dict)
+    best_rank: float = 0.0
+    first_loss: float = math.nan
+    recent_loss: float = math.nan
+    chance: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class Loop:
+    """One run's training, from any step to the end.
+
+    Args:
+        step: updates the weights from a batch.
+        loader: gives the batch of any step.
+        say: takes lines for people.
+        tell: called with (step, loss, samples per second) for a progress display.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        loader: Loader,
+        watch: Watch,
+        folder: RunFolder,
+        say: Callable[[str], None],
+        tell: Callable[[int, float, float], None] = lambda step, loss, rate: None,
+    ) -> None:
+        self.step, self.method, self.training = step, step.method, step.training
+        self.loader, self.watch, self.folder, self.say, self.tell = loader, watch, folder, say, tell
+        self.state = State()
+        self._signal = 0
+
+    # The run ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Verdict:
+        """Train from where the state is to the end; the final verdict."""
+        steps = self.training.steps
+        every = max(1, steps // METRIC_ROWS)
+        checks = {round(share * steps) for share in CHECKS} if len(self.watch) >= 2 else set()
+        record = Record(self.folder, self.state.lengths, self.state.step, self.say)
+        saved = spoke = time.monotonic()
+        verdict: Verdict | None = None
+        try:
+            if self.state.step == 0 and checks:
+                self.state.raw = self.watch.figures_of_input()
+                self._check(record)
+            self.step.clock = Clock()
+            batches = self.loader.ahead(self.state.step, steps)
+            with self._signals():
+                while self.state.step < steps:
+                    step = self.state.step
+                    if step % self.loader.steps_per_epoch == 0:
+                        self.method.before_epoch(lambda: iter(()))
+                    with self.step.clock.phase("waiting"):
+                        batch = next(batches)
+                    terms = self.step(batch, Progress(step, steps, self.loader.steps_per_epoch))
+                    self.state.step = step + 1
+                    self._note(record, terms, step, every)
+                    if step + 1 in checks:
+                        verdict = self._check(record)
+                        if self._hopeless(verdict):
+                            self._save(record)
+                            raise StoppedByVerdict(verdict)
+                    now = time.monotonic()
+                    if now - spoke > 10 or step + 1 == steps:
+                        spoke = now
+                        self._speak(record, terms)
+                    if self._signal:
+                        self._save(record)
+                        raise Interrupted(
+                            f"interrupted after step {step + 1} of {steps}; `tacit resume {self.folder.path}` goes on",
+                            self._signal,
+                        )
+                    if checkpoint.due(self.training.checkpoint_every, step + 1, now - saved) and step + 1 < steps:
+                        self._save(record)
+                        saved = time.monotonic()
+            self._save(record)
+            return verdict or self._judge()
+        finally:
+            record.close()
+
+    def _note(self, record: Record, terms: Terms, step: int, every: int) -> None:
+        if step % every and step + 1 < self.training.steps:
+            return
+        loss = float(terms.total.detach())
+        state = self.state
+        state.chance = terms.chance
+        if math.isnan(state.first_loss):
+            state.first_loss = state.recent_loss = loss
+        state.recent_loss += (loss - state.recent_loss) * 0.05
+        row: dict[str, float | int | None] = {
+            "step": step,
+            "epoch": step / self.loader.steps_per_epoch,
+            "lr": self.step.optimiser.param_groups[0]["lr"] / self.step.optimiser.param_groups[0]["lr_scale"],
+            "loss": loss,
+        }
+        row |= {name: float(value) for name, value in (terms.parts | terms.watch).items()}
+        row["chance"] = terms.chance
+        record.metric(row)
+
+    def _check(self, record: Record) -> Verdict:
+        """Look at the held-back samples, keep the best, say how it goes."""
+        state = self.state
+        state.figures = self.watch.figures(self.method.encoder, self.method.projector, self.step.device)
+        if state.step == 0:
+            state.untrained = state.figures
+        record.figure({"step": state.step, **state.figures})
+        verdict = self._judge()
+        rank = state.figures["effective_rank"]
+        if state.step > 0:
+            self.say(f"step {state.step}: {verdict.verdict} - {verdict.reasons[0]}; effective rank {rank:.1f}")
+        if rank > state.best_rank and state.step > 0:
+            state.best_rank = rank
+            self._save(record, best=True)
+        return verdict
+
+    def _hopeless(self, verdict: Verdict) -> bool:
+        early = verdict.step < self.training.steps
+        return early and self.training.stop_on == "collapse" and verdict.verdict in ("collapsed", "diverged")
+
+    def _judge(self) -> Verdict:
+        s = self.state
+        if not s.figures:
+            return Verdict("undecided", ["too few samples were held back to tell"], ["give more samples"], {}, {}, s.step)
+        return judge(s.figures, s.untrained, s.raw, s.recent_loss, s.first_loss, s.chance, len(self.watch), s.step)
+
+    def _speak(self, record: Record, terms: Terms) -> None:
+        row = record.lap(self.state.step, self.step.clock, self.step.device)
+        loss = float(terms.total.detach())
+        self.tell(self.state.step, loss, row["samples_per_second"])
+        shares = ", ".join(f"{name[6:]} {row[name]:.0%}" for name in row if name.startswith("share_"))
+        self.say(
+            f"step {self.state.step}/{self.training.steps}  loss {loss:.4f}  "
+            f"{row['samples_per_second']:.0f} samples/s ({shares})  {row['memory_mb']:.0f} MB"
+        )
+
+    # Checkpoints and signals ------------------------------------------------------------------------------------------
+
+    def _save(self, record: Record, best: bool = False) -> None:
+        self.state.lengths = record.flush()
+        content = {
+            "method": self.method.state_dict(),
+            "optimiser": self.step.optimiser.state_dict(),
+            "state": self.state.to_dict(),
+        }
+        if self.step.fabric.global_rank == 0:
+            checkpoint.save(self.folder.best if best else self.folder.last, content)
+
+    def restore(self) -> None:
+        """Take up the last checkpoint."""
+        content = checkpoint.load(self.folder.last, self.step.device)
+        self.method.load_state_dict(content["method"])
+        self.step.optimiser.load_state_dict(content["optimiser"])
+        self.state = State(**content["state"])
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C, SIGTERM and SIGUSR1 end the run after the step at hand; a second Ctrl-C ends it at once."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._signal and number == signal.SIGINT:
+                os._exit(130)
+            self._signal = number
+
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            try:
+                before[number] = signal.signal(number, note)
+            except ValueError:  # not in the main thread: whoever runs that thread handles signals
+                break
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class StoppedByVerdict(Stopped):
+    """A collapse or divergence ended the run early."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"{verdict.verdict} after {verdict.step} steps: {verdict.reasons[0]}; try: {verdict.advice[0]}")
+        self.verdict = verdict

@@ -1,0 +1,315 @@
+"""The main job: from data and a method's name to a run folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save
+
+from tacit.core import files
+from tacit.core.allocator import keep_freed_memory
+from tacit.core.draws import Order
+from tacit.core.errors import TacitError
+from tacit.core.picture import png
+from tacit.core.version import __version__
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
+from tacit.data.collection import Collection
+from tacit.data.loader import Loader
+from tacit.data.open import measure, open_data
+from tacit.data.skipped import screen, write_skipped
+from tacit.data.spec import Batch, Spec
+from tacit.data.survey import Survey, survey
+from tacit.methods.method import Method, Options, Progress
+from tacit.methods.registry import method as method_class
+from tacit.nn import build
+from tacit.nn.init import seeded
+from tacit.train.auto import Budget, Situation
+from tacit.train.config import Training, validated
+from tacit.train.folder import RunFolder
+from tacit.train.loop import Loop, StoppedByVerdict
+from tacit.train.machine import describe, pick_device, seconds_per_call
+from tacit.train.recipe import Recipe, resolve
+from tacit.train.step import Step
+from tacit.train.verdict import Verdict
+from tacit.train.watch import Watch, evaluating
+from tacit.views.probe import probe_view
+
+SMALLEST = 8
+"""Fewer samples than this are refused: there is nothing to hold back and nothing to compare."""
+
+
+@dataclass
+class Request:
+    """What the user asked for. See `tacit.pretrain`."""
+
+    method: str
+    data: Any
+    out: str | Path | None = None
+    recipe: str = "auto"
+    budget: Budget = field(default_factory=Budget)
+    given: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    split: str | None = None
+    columns: dict[str, str] | None = None
+    mirrored: bool | None = None
+
+
+class Listener:
+    """Who hears how a run goes on; this one keeps it to itself."""
+
+    def say(self, line: str) -> None:
+        """A line for people; it also stands in `log.txt`."""
+
+    def tell(self, step: int, steps: int, loss: float, rate: float) -> None:
+        """Progress: steps done, steps in all, last loss, samples per second."""
+
+
+def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
+    """Train, and write everything that a run folder holds.
+
+    Raises:
+        TacitError: the request cannot be met; nothing was written.
+        Stopped: the verdict ended the run; the folder holds everything up to there.
+    """
+    start = time.monotonic()
+    method = method_class(request.method)
+    collection = training_part(open_data(request.data, split=request.split, columns=request.columns))
+    if collection.kind.name not in method.kinds:
+        raise TacitError(f"{method.name} takes {' or '.join(method.kinds)}, but here are {collection.description}")
+    if len(collection) < SMALLEST:
+        raise TacitError(
+            f"{len(collection)} sample(s) in {request.data}; pretraining needs {SMALLEST} at the least, "
+            "and some hundreds to be of use"
+        )
+    folder = RunFolder.unused(request.out, method.name, short_name(request.data))
+    device = pick_device(request.device)
+
+    spec = measure(collection)
+    recipe = decide(method, request, spec, survey(collection, spec), device, start)
+    build_method(method, recipe.options, recipe.training, spec)  # refuses what cannot work before anything is written
+    folder.lock()
+    config = _config(request, collection, spec, recipe, device)
+    folder.write_config(config)
+    command = shlex.join(["tacit", *sys.argv[1:]])
+    files.write_json(folder.environment, {"tacit": __version__, "command": command, **describe()})
+    return _train(folder, collection, config, listener or Listener())
+
+
+def resume(path: str | Path, data: Any = None, listener: Listener | None = None) -> RunFolder:
+    """Go on with a run exactly where its last checkpoint left it, or from the start where there is none.
+
+    Args:
+        data: the data again, where the run was started on a Python object that no path leads to.
+    """
+    folder = RunFolder.existing(path)
+    if folder.finished:
+        raise TacitError(f"{path} is finished; nothing is left to do")
+    config = folder.read_config()
+    collection = training_part(reopen(config, data))
+    if collection.fingerprint != config["data"]["fingerprint"]:
+        raise TacitError(
+            f"{config['data']['path']} changed since {path} was started (files were added, removed or altered); "
+            "put it back as it was, or start a new run with --init"
+        )
+    folder.lock()
+    return _train(folder, collection, config, listener or Listener())
+
+
+def reopen(config: dict[str, Any], data: Any = None) -> Collection:
+    """What a run was trained on, from its configuration."""
+    described = config["data"]
+    if data is None and described["path"].startswith("<"):
+        raise TacitError(f"the run was started on {described['path']}, a Python object; give it again as data")
+    return open_data(data or described["path"], split=described.get("split"), columns=described.get("columns"))
+
+
+def decide(method: type[Method], request: Request, spec: Spec, seen: Survey, device: torch.device, start: float) -> Recipe:
+    """Every value of a run on this data and device; `start` is when its time began to count (`time.monotonic`)."""
+    situation = Situation(
+        method,
+        spec,
+        seen,
+        request.mirrored,
+        request.budget,
+        device.type,
+        lambda options, training: trial_seconds(method, options, training, spec, device),
+        lambda: time.monotonic() - start,
+    )
+    return resolve(request.recipe, situation, request.given)
+
+
+def training_part(collection: Collection) -> Collection:
+    """The split `train` where there is one, all samples else: test data is never trained on."""
+    return collection.select("train") if "train" in collection.index.splits else collection
+
+
+def build_method(method: type[Method], options: Options, training: Training, spec: Spec) -> Method:
+    """A method with its first weights, which depend on the seed alone. Refuses what cannot work."""
+    extra = method.encoder_options(options, training.encoder)
+    encoder = build.encoder(training.encoder, spec.channels, training.size, seed=training.seed, **extra)
+    method.check(options, encoder, spec, training.size, training.batch)
+    with seeded(training.seed, "method"):
+        return method(options, encoder, spec, training.size)
+
+
+def trial_seconds(method: type[Method], options: Options, training: Training, spec: Spec, device: torch.device) -> float:
+    """Measured seconds of one step on made-up samples of the right size."""
+    keep_freed_memory()
+    step = Step(build_method(method, options, training, spec), training, spec, _fabric(device))
+    extent = [max(side, training.size) for side in spec.size]
+    data = torch.randint(0, 256, (training.batch, spec.channels, *extent), generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([extent], dtype=torch.int32).expand(training.batch, -1)
+    batch = Batch(torch.arange(training.batch), data.to(torch.uint8), sizes)
+    progress = Progress(0, training.steps, max(1, training.steps // 10))
+    return seconds_per_call(lambda: step(batch, progress), device)
+
+
+def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], listener: Listener) -> RunFolder:
+    keep_freed_memory()
+    spec = Spec.from_dict(config["spec"])
+    method_type = method_class(config["run"]["method"])
+    training: Training = validated(Training, config["train"], "config.toml [train]")
+    options: Options = validated(method_type.Options, config["method"], "config.toml [method]")
+    fabric = _fabric(pick_device(config["run"]["device"]))
+
+    with open(folder.log, "a") as log:
+
+        def say(line: str) -> None:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            log.flush()
+            listener.say(line)
+
+        say(collection.description)
+        for name, why in config["origin"].items():
+            owner, _, key = name.partition(".")
+            if why.startswith("auto"):
+                say(f"  {key} = {config[owner].get(key)}  ({why.removeprefix('auto: ')})")
+        store = _store(collection, training, say)
+        held, kept = divide(len(collection), training)
+        loader = Loader(
+            collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
+            side=training.store_side or None, max_bad=training.max_bad,
+        )  # fmt: skip
+        looked_at = Loader(
+            collection, store, held if len(held) else kept[:64], 512, training.seed,
+            shuffle=False, side=training.store_side or None, max_bad=1.0,
+        ).batch(0)  # fmt: skip
+
+        method = build_method(method_type, options, training, spec)
+        if training.init:
+            say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
+        step = Step(method, training, spec, fabric, collection.index.path)
+        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probe_view(spec, training.size), spec, training.seed)
+        loop = Loop(step, loader, watch, folder, say, lambda *seen: listener.tell(seen[0], training.steps, *seen[1:]))
+        if folder.last.exists():
+            loop.restore()
+            say(f"going on after step {loop.state.step} of {training.steps}")
+        try:
+            verdict = loop.run()
+        except StoppedByVerdict as stop:
+            _keep(folder, method, spec, training, stop.verdict)
+            raise
+        finally:
+            write_skipped(folder.skipped, collection, loader.skipped)
+        _draw(folder, step, looked_at.rows(0, 64), training)
+        _keep(folder, method, spec, training, verdict)
+        say(f"{verdict.verdict}: {'; '.join(verdict.reasons)}")
+    folder.unlock()
+    return folder
+
+
+def divide(samples: int, training: Training) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that the verdict looks at, and rows to train on: the first few in an order of their own, and the others."""
+    shuffled = Order(training.seed, 0, samples, "held back")(torch.arange(samples)).numpy()
+    held = min(training.held_back, samples - 2)
+    return np.sort(shuffled[:held]), np.sort(shuffled[held:])
+
+
+def _store(collection: Collection, training: Training, say: Any) -> stores.Store | None:
+    side = training.store_side or None
+    store, why = None, "asked to decode as it goes"
+    if training.store != "never":
+        folder = cache_folder() / "stores"
+        budget = stores.default_budget(folder) if training.store == "auto" else 1 << 62
+        store, why = stores.prepare(collection, side, folder, budget, training.max_bad)
+    say(why)
+    if store is None:
+        screen(collection, max_bad=training.max_bad)
+    return store
+
+
+def _fabric(device: torch.device) -> Fabric:
+    accelerator = {"cuda": "cuda", "mps": "mps"}.get(device.type, "cpu")
+    devices = [device.index] if device.index is not None else 1
+    fabric = Fabric(accelerator=accelerator, devices=devices)
+    fabric.launch()
+    return fabric
+
+
+def _config(request: Request, collection: Collection, spec: Spec, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """The content of `config.toml`."""
+    data = {
+        "path": _location(request.data),
+        "kind": collection.kind.name,
+        "samples": len(collection),
+        "fingerprint": collection.fingerprint,
+        "understood": collection.description,
+        "split": request.split,
+        "columns": request.columns,
+    }
+    return {
+        "run": {"method": request.method, "recipe": request.recipe, "device": device.type, "tacit": __version__},
+        "data": {name: value for name, value in data.items() if value is not None},
+        "spec": spec.to_dict(),
+        "method": recipe.options.model_dump(exclude_none=True),
+        "train": recipe.training.model_dump(exclude_none=True),
+        "origin": recipe.origin,
+    }
+
+
+def _location(data: Any) -> str:
+    """What leads to the data again from any folder: a URL or a name as it is, a path made absolute."""
+    if not isinstance(data, str | os.PathLike):
+        return f"<{type(data).__name__}>"
+    text = os.fspath(data)
+    return text if "://" in text or text.startswith("sample:") else str(Path(text).absolute())
+
+
+def short_name(data: Any) -> str:
+    """What data is called in the names of folders and files."""
+    if not isinstance(data, str | os.PathLike):
+        return type(data).__name__.lower()
+    name = os.fspath(data).rstrip("/").rpartition("/")[2].removeprefix("sample:")
+    return name.partition(".")[0] or "data"
+
+
+def _keep(folder: RunFolder, method: Method, spec: Spec, training: Training, verdict: Verdict) -> None:
+    """Verdict, then weights, then `encoder.json`: a folder with that last file is finished."""
+    files.write_json(folder.verdict, verdict.to_dict())
+    weights = {name: value.detach().cpu().contiguous() for name, value in method.encoder.state_dict().items()}
+    files.write_bytes(folder.weights, save(weights))
+    kept = {"encoder": method.encoder.config, "spec": spec.to_dict(), "size": training.size, "seed": training.seed}
+    files.write_json(folder.encoder, kept)
+
+
+def _draw(folder: RunFolder, step: Step, batch: Batch, training: Training) -> None:
+    """The method's own pictures, of held-back samples where there are any."""
+    with torch.no_grad(), evaluating(step.method):
+        views, draws = step.see(batch, 0)
+        pictures = step.method.pictures(views, draws)
+    captions = {}
+    for number, (caption, picture) in enumerate(pictures.items(), 1):
+        name = f"{number}.png"
+        files.write_bytes(folder.pictures / name, png(picture))
+        captions[name] = caption
+    files.write_json(folder.pictures / "captions.json", captions)

@@ -1,0 +1,90 @@
+"""Where every value of a run comes from: the paper, the facts at hand, or the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tacit.core.errors import TacitError, one_of
+from tacit.methods.method import Chosen, Options
+from tacit.train.auto import Budget, Situation, fitted
+from tacit.train.config import Training, option_owner, validated
+
+RECIPES = ("auto", "paper", "quick")
+QUICK_MINUTES = 2.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The resolved values of a run, and for each where it comes from: `paper`, `auto: why`, `given`, `default`."""
+
+    options: Options
+    training: Training
+    origin: dict[str, str]
+
+
+def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
+    """Decide every value of a run.
+
+    Args:
+        recipe: `auto`, `quick` (auto within two minutes) or `paper`.
+        situation: what is known before anything is decided; its `options` and `training` are filled in from `given`.
+        given: what the user set, by option name; beats everything.
+    """
+    one_of("recipe", recipe, RECIPES)
+    method = situation.method
+    owners = {name: option_owner(name, method.Options, method.name) for name in given}
+    mine = {name: value for name, value in given.items() if owners[name] == "method"}
+    shared = {name: value for name, value in given.items() if owners[name] == "train"}
+    budget = situation.budget
+    if "steps" in shared:
+        if budget != Budget():
+            raise TacitError("--set steps=... and a budget contradict each other; give one of them")
+        budget = Budget(steps=shared["steps"])
+    if recipe == "quick" and budget == Budget():
+        budget = Budget(minutes=QUICK_MINUTES)
+    situation = replace(situation, budget=budget, options=mine, training=shared)
+    chosen = published(situation) if recipe == "paper" else fitted(situation)
+
+    values: dict[str, dict[str, Any]] = {"method": {}, "train": {}}
+    origin: dict[str, str] = {}
+    label = "paper" if recipe == "paper" else "auto"
+    for name, choice in chosen.items():
+        owner, _, key = name.rpartition(".")
+        values[owner or "method"][key] = choice.value
+        origin[f"{owner or 'method'}.{key}"] = f"{label}: {choice.reason}"
+    for owner, said in (("method", mine), ("train", shared)):
+        values[owner] |= said
+        origin |= {f"{owner}.{name}": "given" for name in said}
+    options = validated(method.Options, values["method"], method.name)
+    training = validated(Training, values["train"], "training")
+    for owner, model in (("method", options), ("train", training)):
+        for name in type(model).model_fields:
+            origin.setdefault(f"{owner}.{name}", "paper" if owner == "method" else "default")
+    return Recipe(options, training, origin)
+
+
+def published(situation: Situation) -> dict[str, Chosen]:
+    """The card's recipe: options stay at their defaults, which are the paper's."""
+    method, shared = situation.method, situation.training
+    card = dict(method.paper_training)
+    epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs"), card.pop("lr_per_256")
+    batch = shared.get("batch", card["batch"])
+    if batch > situation.kept:
+        raise TacitError(
+            f"the paper's batch of {batch} needs at least as many samples to train on, here are {situation.kept}; "
+            "use --recipe auto, or --set batch=..."
+        )
+    if situation.budget.minutes is not None:
+        raise TacitError("the paper's recipe is counted in epochs; use --epochs or --steps, or --recipe auto with --minutes")
+    epoch_steps = situation.kept // batch
+    steps, why = situation.budget.fixed_steps(epoch_steps, batch) or (epochs * epoch_steps, f"{epochs} epochs")
+    values = {name: Chosen(value, "as published") for name, value in card.items()}
+    values |= {
+        "batch": Chosen(batch, "as published"),
+        "steps": Chosen(steps, why),
+        "warmup": Chosen(min(steps // 2, warmup_epochs * epoch_steps), f"{warmup_epochs} epochs"),
+        "lr": Chosen(rate * batch / 256, f"{rate:g} x batch / 256"),
+        "held_back": Chosen(situation.held_back, "a tenth, 512 at most"),
+    }
+    return {f"train.{name}": value for name, value in values.items()}

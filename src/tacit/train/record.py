@@ -1,0 +1,88 @@
+"""What a run writes down while it goes on: metrics by step, figures by check, speed by interval."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tacit.train.folder import RunFolder, Table
+from tacit.train.machine import memory_megabytes
+
+PHASES = ("waiting", "views", "forward", "backward", "optimiser")
+
+
+class Clock:
+    """Seconds by phase since the last `lap`. Phases are host time: on a GPU they show where the host waits."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.samples = 0
+        self.spent: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[name] += time.perf_counter() - start
+
+    def lap(self) -> dict[str, float]:
+        """Seconds, samples per second and the share of every phase; starts the next interval."""
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        row = {"seconds": seconds, "samples_per_second": self.samples / seconds}
+        row |= {f"share_{name}": spent / seconds for name, spent in self.spent.items()}
+        self.__init__()
+        return row
+
+
+class Record:
+    """The tables of a run and its TensorBoard events. Metrics and figures hold no times, so that equal runs are equal."""
+
+    def __init__(self, folder: RunFolder, lengths: dict[str, int], step: int, say: Callable[[str], None]) -> None:
+        """Go on at `step` where tables had these `lengths` (bytes); an empty dictionary starts afresh."""
+        self.say = say
+        self.metrics = Table(folder.metrics, lengths.get("metrics", 0))
+        self.figures = Table(folder.figures, lengths.get("figures", 0))
+        self.speed = Table(folder.speed, lengths.get("speed", 0))
+        self._events = _events(folder, step)
+
+    def metric(self, row: dict[str, float | int | None]) -> None:
+        self.metrics.add(row)
+        self._scalars("train", row)
+
+    def figure(self, row: dict[str, float | int | None]) -> None:
+        self.figures.add(row)
+        self._scalars("figures", row)
+
+    def lap(self, step: int, clock: Clock, device: torch.device) -> dict[str, float]:
+        row = clock.lap() | {"memory_mb": memory_megabytes(device)}
+        self.speed.add({"step": step, **row})
+        self._scalars("speed", {"step": step, **row})
+        return row
+
+    def flush(self) -> dict[str, int]:
+        """Hand everything to the system; the tables' lengths, for a checkpoint."""
+        self._events.flush()
+        return {"metrics": self.metrics.flush(), "figures": self.figures.flush(), "speed": self.speed.flush()}
+
+    def close(self) -> None:
+        self.flush()
+        for table in (self.metrics, self.figures, self.speed):
+            table.close()
+        self._events.close()
+
+    def _scalars(self, group: str, row: dict[str, float | int | None]) -> None:
+        step = int(row["step"] or 0)
+        for name, value in row.items():
+            if name not in ("step", "epoch") and value is not None:
+                self._events.add_scalar(f"{group}/{name}", value, step)
+
+
+def _events(folder: RunFolder, step: int):
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "events"), purge_step=step or None)
