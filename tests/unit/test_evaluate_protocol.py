@@ -213,3 +213,15 @@ def test_draws_of_a_view_decide_second_views(task: Task):
     assert other is not None
     assert torch.equal(second(batch), second(batch))
     assert not torch.equal(second(batch), other(batch))
+
+
+def test_second_views_are_paired_with_their_first_where_test_comes_before_train(tmp_path: Path):
+    generator = np.random.default_rng(1)
+    coarse = generator.integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    x = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    y = np.arange(60) % 3
+    np.savez(tmp_path / "late.npz", test_images=x[:20], test_labels=y[:20], train_images=x[20:], train_labels=y[20:])
+    collection = open_data(tmp_path / "late.npz")
+    task = Task.of("late", collection, measure(collection))
+    found = figures_of(run_protocols(["figures"], {"input": raw_input(task.spec)}, task))
+    assert (found["figures", "second_view", "input"] or 0) > 0.3

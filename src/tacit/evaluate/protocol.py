@@ -98,7 +98,8 @@ def _figures(case: Case) -> Outcome:
     ids = case.task.split.ids
     drawn = Draws(case.seed, 0, ids).within("figures").words("sample", 1)[:, 0].argsort(stable=True)[:AMONG]
     ids = ids[drawn].sort().values
-    first = case.features.values[torch.isin(case.features.ids, ids)]
+    order = case.features.ids.argsort()
+    first = case.features.values[order[torch.isin(case.features.ids[order], ids)].to(case.features.values.device)]
     values = {
         "effective_rank": figures.effective_rank(first),
         "spread": figures.spread(first),

@@ -56,7 +56,7 @@ class DINOOptions(Options):
     )
     local_crops: int = option(8, "small crops per image", auto="2, or 4 in long runs", ge=0, le=20)
     local_size: int = option(96, "side of a small crop in pixels", auto="half the view", ge=4)
-    global_area: float = option(0.4, "least share of the image in a large crop", auto="0.4", gt=0, le=1)
+    global_area: float = option(0.4, "least share of the image in a large crop", gt=0, le=1)
     local_area: tuple[float, float] = option((0.05, 0.4), "share of the image in a small crop", auto="0.1 to 0.4")
     jitter: float = option(1.0, "strength of the colour jitter (0.4, 0.4, 0.2, 0.1)", auto="as published", ge=0, le=2)
     grey: float = option(0.2, "chance of a grey view", auto="0 where there is no colour", ge=0, le=1)
@@ -247,10 +247,10 @@ class DINO(Method):
         follow(self.teacher_head, self.head, kept)
 
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
-        crops = {"Large crops": strip(shown(views["global1"]), shown(views["global2"]))}
+        crops = {"The two large crops, which the teacher sees": strip(shown(views["global1"]), shown(views["global2"]))}
         small = [shown(view) for name, view in views.items() if name.startswith("local")]
         if small:
-            crops["Small crops"] = strip(*small)
+            crops["The small crops, from which the student has to say the same"] = strip(*small)
         if not isinstance(self.teacher, VisionTransformer):
             return crops
         x = views["global1"][:8]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -179,9 +178,6 @@ class Method(nn.Module):
 
     def after_step(self, progress: Progress) -> None:
         """After the optimiser's step: teachers that follow, queues. Once a step, also under accumulation."""
-
-    def before_epoch(self, pass_over: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
-        """Work over the whole set before an epoch; `pass_over()` yields (ids, features) of every training sample."""
 
     @torch.no_grad()
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:

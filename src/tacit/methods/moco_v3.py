@@ -18,7 +18,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
-from tacit.methods.pictures import shown, similarity, strip
+from tacit.methods.pictures import contrast
 from tacit.methods.simclr import blurred, contrastive_views, published_resnet
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
@@ -30,7 +30,7 @@ from tacit.views.view import View
 
 
 class MoCoV3Options(Options):
-    temperature: float = option(0.2, "divides the cosine similarities", auto="0.2", gt=0)
+    temperature: float = option(0.2, "divides the cosine similarities", gt=0)
     momentum: float = option(0.99, "how much of the momentum copy stays at the first step", auto="1 - 30 / steps", ge=0, le=1)
     momentum_rises: bool = option(True, "whether that grows to 1 along half a cosine; else it stays (at 0: shared weights)")
     head_width: int = option(4096, "hidden width of projector and predictor", auto="512", ge=1)
@@ -175,7 +175,4 @@ class MoCoV3(Method):
 
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         z = torch.cat([self.head(self.student(views[name]).pooled) for name in ("view1", "view2")])
-        return {
-            "View pairs": strip(shown(views["view1"]), shown(views["view2"])),
-            "Similarity of all views": similarity(z),
-        }
+        return contrast(views["view1"], views["view2"], z)

@@ -37,3 +37,16 @@ def similarity(z: Tensor, most: int = 64) -> Tensor:
     z = F.normalize(torch.cat([z[:n], z[half : half + n]]).float(), dim=1)
     picture = ((z @ z.T + 1) / 2).clamp(0, 1)[None]
     return picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+
+def contrast(first: Tensor, second: Tensor, z: Tensor) -> dict[str, Tensor]:
+    """What a method that compares views shows: pairs of them, and who resembles whom.
+
+    Args:
+        first, second: views `[N, C, H, W]`.
+        z: what is compared, `[2 N, P]`, first views first.
+    """
+    return {
+        "Two views of each image: the upper has to find the lower, and the other way round": strip(shown(first), shown(second)),
+        "Similarity of every view to every other: bright off-diagonals are partners that were found": similarity(z),
+    }

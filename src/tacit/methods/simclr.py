@@ -18,7 +18,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
-from tacit.methods.pictures import shown, similarity, strip
+from tacit.methods.pictures import contrast
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads import SimCLRProjector
 from tacit.objectives.contrast import nt_xent, nt_xent_chance
@@ -127,8 +127,7 @@ class SimCLR(Method):
 
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         x = torch.cat([views["view1"], views["view2"]])
-        z = self.head(self.student(x).pooled)
-        return {"View pairs": strip(shown(views["view1"]), shown(views["view2"])), "Similarity of all views": similarity(z)}
+        return contrast(views["view1"], views["view2"], self.head(self.student(x).pooled))
 
 
 def published_resnet(encoder: str) -> dict[str, Any]:

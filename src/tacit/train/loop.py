@@ -14,6 +14,7 @@ from typing import Any
 
 from tacit.core.errors import Interrupted, Stopped
 from tacit.data.loader import Loader
+from tacit.data.spec import Batch
 from tacit.methods.method import Progress, Terms
 from tacit.train import checkpoint
 from tacit.train.folder import RunFolder
@@ -76,47 +77,53 @@ class Loop:
         steps = self.training.steps
         every = max(1, steps // METRIC_ROWS)
         checks = {round(share * steps) for share in CHECKS} if len(self.watch) >= 2 else set()
-        record = Record(self.folder, self.state.lengths, self.state.step, self.say)
-        saved = spoke = time.monotonic()
+        with self._signals():
+            record = Record(self.folder, self.state.lengths, self.state.step)
+            try:
+                return self._steps(record, checks, every)
+            finally:
+                record.close()
+
+    def _steps(self, record: Record, checks: set[int], every: int) -> Verdict:
+        steps, state = self.training.steps, self.state
         verdict: Verdict | None = None
+        if state.step == 0 and checks:
+            state.raw = self.watch.figures_of_input()
+            self._check(record)
+        self.step.clock = Clock()
+        saved = spoke = time.monotonic()
+        batches = self.loader.ahead(state.step, steps)
+        while state.step < steps:
+            with self.step.clock.phase("waiting"):
+                batch = next(batches)
+            terms = self._step(batch)
+            self._note(record, terms, state.step, every)
+            state.step += 1
+            if state.step in checks:
+                verdict = self._check(record)
+                if self._hopeless(verdict):
+                    self._save(record)
+                    raise StoppedByVerdict(verdict)
+            now = time.monotonic()
+            if now - spoke > 10 or state.step == steps:
+                spoke = now
+                self._speak(record, terms)
+            if self._signal:
+                self._save(record)
+                raise Interrupted(
+                    f"interrupted after step {state.step} of {steps}; `tacit resume {self.folder.path}` goes on", self._signal
+                )
+            if checkpoint.due(self.training.checkpoint_every, state.step, now - saved) or state.step == steps:
+                self._save(record)
+                saved = time.monotonic()
+        return verdict or self._judge()
+
+    def _step(self, batch: Batch) -> Terms:
         try:
-            if self.state.step == 0 and checks:
-                self.state.raw = self.watch.figures_of_input()
-                self._check(record)
-            self.step.clock = Clock()
-            batches = self.loader.ahead(self.state.step, steps)
-            with self._signals():
-                while self.state.step < steps:
-                    step = self.state.step
-                    if step % self.loader.steps_per_epoch == 0:
-                        self.method.before_epoch(lambda: iter(()))
-                    with self.step.clock.phase("waiting"):
-                        batch = next(batches)
-                    terms = self.step(batch, Progress(step, steps, self.loader.steps_per_epoch))
-                    self.state.step = step + 1
-                    self._note(record, terms, step, every)
-                    if step + 1 in checks:
-                        verdict = self._check(record)
-                        if self._hopeless(verdict):
-                            self._save(record)
-                            raise StoppedByVerdict(verdict)
-                    now = time.monotonic()
-                    if now - spoke > 10 or step + 1 == steps:
-                        spoke = now
-                        self._speak(record, terms)
-                    if self._signal:
-                        self._save(record)
-                        raise Interrupted(
-                            f"interrupted after step {step + 1} of {steps}; `tacit resume {self.folder.path}` goes on",
-                            self._signal,
-                        )
-                    if checkpoint.due(self.training.checkpoint_every, step + 1, now - saved) and step + 1 < steps:
-                        self._save(record)
-                        saved = time.monotonic()
-            self._save(record)
-            return verdict or self._judge()
-        finally:
-            record.close()
+            return self.step(batch, Progress(self.state.step, self.training.steps, self.loader.steps_per_epoch))
+        except Stopped as stop:
+            last = f"last good checkpoint: {self.folder.last}" if self.folder.last.exists() else "no checkpoint was due yet"
+            raise Stopped(f"{stop}; {last}") from None
 
     def _note(self, record: Record, terms: Terms, step: int, every: int) -> None:
         if step % every and step + 1 < self.training.steps:

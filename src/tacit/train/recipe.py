@@ -52,7 +52,8 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
     for name, choice in chosen.items():
         owner, _, key = name.rpartition(".")
         values[owner or "method"][key] = choice.value
-        origin[f"{owner or 'method'}.{key}"] = f"{label}: {choice.reason}"
+        said = choice.reason.startswith("given")
+        origin[f"{owner or 'method'}.{key}"] = choice.reason if said else f"{label}: {choice.reason}"
     for owner, said in (("method", mine), ("train", shared)):
         values[owner] |= said
         origin |= {f"{owner}.{name}": "given" for name in said}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -42,9 +42,8 @@ class Clock:
 class Record:
     """The tables of a run and its TensorBoard events. Metrics and figures hold no times, so that equal runs are equal."""
 
-    def __init__(self, folder: RunFolder, lengths: dict[str, int], step: int, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: RunFolder, lengths: dict[str, int], step: int) -> None:
         """Go on at `step` where tables had these `lengths` (bytes); an empty dictionary starts afresh."""
-        self.say = say
         self.metrics = Table(folder.metrics, lengths.get("metrics", 0))
         self.figures = Table(folder.figures, lengths.get("figures", 0))
         self.speed = Table(folder.speed, lengths.get("speed", 0))

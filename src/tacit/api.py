@@ -1,0 +1,243 @@
+"""tacit from Python: every verb of the command line as a function, and a run as an object.
+
+run = tacit.pretrain("simclr", "photos/", minutes=10)
+run.evaluate("labelled/")
+run.embed("more/", out="features.parquet")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tacit.core import files
+from tacit.core.errors import TacitError
+from tacit.data.open import open_data
+from tacit.nn.encoder import Encoder
+from tacit.train import pretrain as training
+from tacit.train.auto import Budget
+from tacit.train.pretrain import Listener, Request
+from tacit.use.run import OpenRun
+
+if TYPE_CHECKING:
+    from tacit.evaluate.protocol import Record
+    from tacit.use.doctor import Findings
+    from tacit.use.export import Exported
+    from tacit.use.search import Hit
+
+
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto") -> None:
+        self._open = OpenRun(path, device)
+        self.path = self._open.folder.path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The trained encoder, in evaluation mode: `encoder(x).pooled` for normalised `x [B, C, H, W]`."""
+        return self._open.encoder
+
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        """`verdict`, `reasons`, `advice`, `figures`, `baselines`, `step`."""
+        return files.read_json(self._open.folder.verdict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every resolved value, and under `origin` where each came from."""
+        return self._open.folder.read_config()
+
+    def features(self, data: Any, split: str | None = None, columns: dict[str, str] | None = None) -> np.ndarray:
+        """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index."""
+        from tacit.data.loader import Loader
+        from tacit.evaluate.features import extract
+
+        collection = open_data(data, split=split, columns=columns).with_channels(self._open.spec.channels)
+        loader = Loader(collection, None, None, 256, 0, shuffle=False)
+        return extract(self._open.encode(self.encoder), loader).values.cpu().numpy()
+
+    def embed(
+        self,
+        data: Any,
+        out: str | Path = "embeddings.parquet",
+        split: str | None = None,
+        columns: dict[str, str] | None = None,
+        shard: tuple[int, int] = (0, 1),
+        map: bool = False,
+        absolute: bool = False,
+    ) -> Path:
+        """Write the features of every sample to `.parquet`, `.npy` or `.h5`; goes on where a killed call stopped."""
+        from tacit.use.embed import embed
+
+        collection = open_data(data, split=split, columns=columns).with_channels(self._open.spec.channels)
+        encode = self._open.encode(self.encoder)
+        fingerprint = self._open.fingerprint
+        return embed(encode, collection, out, shard=shard, map=map, absolute=absolute, fingerprint=fingerprint).path
+
+    def evaluate(
+        self,
+        data: Any,
+        protocols: Sequence[str] | None = None,
+        baselines: str = "both",
+        seed: int = 0,
+        columns: dict[str, str] | None = None,
+    ) -> list[Record]:
+        """Protocols on labelled data, beside the untrained encoder and raw input. See `docs/evaluation.md`."""
+        from tacit.use.evaluate import evaluate
+
+        collection = open_data(data, columns=columns)
+        return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed)
+
+    def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
+        """The `k` samples nearest to a file, to `row:N`, or to an array `[H, W, C]`.
+
+        Args:
+            data: what to search in; what the run was trained on by default.
+            index: `exact`, `ivf`, `hnsw`, or `auto`.
+        """
+        from tacit.use.find import find
+
+        return find(self._open, query, None if data is None else open_data(data), k, index)
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write one self-contained page about the run; where it lies."""
+        from tacit.use.show import report
+
+        return report(self._open, None if out is None else Path(out))
+
+    def export(self, form: str = "onnx", out: str | Path | None = None) -> Exported:
+        """Write the encoder as `onnx`, `timm` or `torch`, reopen it and compare it on real samples."""
+        from tacit.use.hand_over import hand_over
+
+        return hand_over(self._open, form, None if out is None else Path(out))
+
+
+def pretrain(
+    method: str,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    recipe: str = "auto",
+    minutes: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    options: dict[str, Any] | None = None,
+    split: str | None = None,
+    columns: dict[str, str] | None = None,
+    device: str = "auto",
+    mirrored: bool | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Train an encoder on unlabelled data.
+
+    Args:
+        method: its name; `tacit.methods()` lists them.
+        data: a folder, file list, manifest, `.npz`, shards, saved data set, URL, `sample:NAME`, list of paths or torch
+            `Dataset`. Labels in it are never read.
+        out: the run's folder; `runs/METHOD-DATA-N` by default.
+        recipe: `auto` fits everything to data, machine and time; `quick` is that within two minutes; `paper` is as published.
+        minutes, epochs, steps, samples: how long; at most one. `auto` takes 20 minutes where nothing is said.
+        options: of the method and of training, by name; they beat the recipe.
+        split: train on this split of the data only; `train` by default, where there is one.
+        columns: which columns of a manifest to use.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
+        mirrored: whether a mirror image means the same; `auto` decides where nothing is said.
+        listener: hears how it goes.
+
+    Raises:
+        TacitError: something was asked for that cannot be; nothing was written.
+        Stopped: the verdict ended the run.
+    """
+    request = Request(
+        method=method,
+        data=data,
+        out=out,
+        recipe=recipe,
+        budget=Budget(minutes, epochs, steps, samples),
+        given=dict(options or {}),
+        device=device,
+        split=split,
+        columns=columns,
+        mirrored=mirrored,
+    )
+    return Run(training.pretrain(request, listener).path, device)
+
+
+def resume(run: str | Path, data: Any = None, listener: Listener | None = None) -> Run:
+    """Go on with an interrupted run exactly where it stopped; `data` again where it was a Python object."""
+    return Run(training.resume(run, data, listener).path)
+
+
+def load(run: str | Path, device: str = "auto") -> Run:
+    """Open a finished run."""
+    return Run(run, device)
+
+
+def evaluate(run: str | Path, data: Any, **how: Any) -> list[Record]:
+    """`tacit.load(run).evaluate(data, ...)`."""
+    return load(run).evaluate(data, **how)
+
+
+def embed(run: str | Path, data: Any, **how: Any) -> Path:
+    """`tacit.load(run).embed(data, ...)`."""
+    return load(run).embed(data, **how)
+
+
+def search(run: str | Path, query: Any, **how: Any) -> list[Hit]:
+    """`tacit.load(run).search(query, ...)`."""
+    return load(run).search(query, **how)
+
+
+def report(run: str | Path, out: str | Path | None = None) -> Path:
+    """`tacit.load(run).report(out)`."""
+    return load(run).report(out)
+
+
+def export(run: str | Path, form: str = "onnx", out: str | Path | None = None) -> Exported:
+    """`tacit.load(run, "cpu").export(form, out)`."""
+    return load(run, "cpu").export(form, out)
+
+
+def compare(runs: Sequence[str | Path], out: str | Path | None = None) -> Any:
+    """Runs side by side: a table for a terminal, and a page where `out` is given."""
+    from tacit.use.compare import compare
+
+    if len(runs) < 2:
+        raise TacitError(f"{len(runs)} run was given; comparing takes two or more")
+    return compare(runs, out)
+
+
+def doctor(
+    data: Any, *, split: str | None = None, columns: dict[str, str] | None = None, device: str = "auto", hosts: bool = True
+) -> Findings:
+    """How the data was understood, what is wrong with it, which methods fit, and what an epoch of each costs."""
+    from tacit.use.doctor import examine
+
+    return examine(open_data(data, split=split, columns=columns), device, hosts)
+
+
+def methods() -> list[str]:
+    """The methods' names."""
+    from tacit.methods.registry import METHODS
+
+    return sorted(METHODS)
+
+
+def samples() -> list[str]:
+    """Names of the bundled data, each opened as `sample:NAME`."""
+    from tacit.data.samples import SAMPLES
+
+    return sorted(SAMPLES)

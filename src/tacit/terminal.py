@@ -1,0 +1,36 @@
+"""What a person sees while a run goes on: lines as they come, and one line of progress where there is a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from tacit.train.pretrain import Listener
+
+
+class Terminal(Listener):
+    """Prints how a run goes on standard error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task = None
+
+    def say(self, line: str) -> None:
+        if self._bar is not None and line.startswith("step") and "samples/s" in line:
+            return  # the bar shows it
+        self.console.print(line, markup=False)
+
+    def tell(self, step: int, steps: int, loss: float, rate: float) -> None:
+        if not self.console.is_terminal:
+            return
+        if self._bar is None:
+            columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self.console)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=steps)
+        assert self._task is not None
+        self._bar.update(self._task, completed=step, description=f"loss {loss:.4f}  {rate:.0f} samples/s")
+        if step >= steps:
+            self._bar.stop()
+            self._bar = None

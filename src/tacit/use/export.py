@@ -1,0 +1,140 @@
+"""The encoder for other programs: written, opened again by what will open it, compared, and only then put in its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tacit.core.errors import TacitError, nearest
+from tacit.data.spec import Spec
+from tacit.nn.encoder import Encoder
+from tacit.views.normalise import statistics
+
+TOLERANCE = 1e-3
+"""Largest difference that is still the same encoder, as a share of the largest feature."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far what came back differs.
+
+    Attributes:
+        path: the file, or for timm the folder.
+        form: `onnx`, `timm` or `torch`.
+        difference: largest absolute difference between a feature of the export and of the encoder.
+        largest: largest absolute feature, to judge it by.
+        samples: how many samples were compared.
+        reopened: by which program.
+    """
+
+    path: Path
+    form: str
+    difference: float
+    largest: float
+    samples: int
+    reopened: str
+
+    def text(self) -> str:
+        return (
+            f"{self.form} in {self.path}: reopened by {self.reopened}, {self.samples} samples compared, "
+            f"largest difference {self.difference:.1e} (largest feature {self.largest:.3g})"
+        )
+
+
+class PooledFeatures(nn.Module):
+    """The encoder as other programs want it: a tensor in, `[B, C, size, size]`, a tensor out, `[B, D]`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.encoder(image).pooled
+
+
+def export(encoder: Encoder, spec: Spec, size: int, form: str, path: str | os.PathLike[str], samples: Tensor) -> Exported:
+    """Write the encoder for other programs and compare what they get with what it says itself.
+
+    Args:
+        encoder: in evaluation mode while it is exported, on the CPU.
+        spec: what samples look like; goes into the file as a description of the preprocessing.
+        size: side of the view in pixels.
+        form: `onnx` (dynamic batch), `timm` (a folder for `timm.create_model("local-dir:FOLDER")`), `torch` (`torch.export`).
+        path: file, or folder for timm; replaced only by an export that came back right.
+        samples: float32 `[n, C, size, size]`, normalised as in training: real ones, to compare on.
+
+    Raises:
+        TacitError: unknown form, a missing extra, an encoder that the form cannot hold, features that come back different.
+    """
+    from tacit.use.export_onnx import to_onnx
+    from tacit.use.export_timm import to_timm
+    from tacit.use.export_torch import to_torch
+
+    forms: dict[str, Callable[..., Any]] = {"onnx": to_onnx, "timm": to_timm, "torch": to_torch}
+    if form not in forms:
+        raise TacitError(f"unknown form '{form}'{nearest(form, forms)}; one of {', '.join(forms)} was expected")
+    if samples.ndim != 4 or not len(samples):
+        raise TacitError(
+            f"samples of shape {tuple(samples.shape)} were given; [n, {spec.channels}, {size}, {size}] was expected"
+        )
+    was_training, device = encoder.training, next(encoder.parameters()).device
+    samples = samples.detach().float().cpu()
+    try:
+        with torch.no_grad():
+            return forms[form](encoder.cpu().eval(), preprocessing(spec, size), samples, Path(path))
+    finally:
+        encoder.to(device).train(was_training)
+
+
+def preprocessing(spec: Spec, size: int) -> dict[str, Any]:
+    """How to make the encoder's input from a decoded sample, in words and numbers; plain JSON."""
+    mean, std = statistics("data", spec)
+    return {
+        "input": f"float32 [batch, {spec.channels}, {size}, {size}]",
+        "steps": [
+            f"cut out the central square and resize it to {size} x {size}",
+            "scale: x = (value - low) / (high - low), clipped to [0, 1]",
+            "normalise: x = (x - mean) / std, channel by channel",
+        ],
+        "size": size,
+        "channels": spec.channels,
+        "names": list(spec.names),
+        "low": spec.low,
+        "high": spec.high,
+        "mean": [round(value, 6) for value in mean.tolist()],
+        "std": [round(value, 6) for value in std.tolist()],
+    }
+
+
+def traced(encoder: Encoder, samples: Tensor) -> torch.export.ExportedProgram:
+    """The encoder as a program with one input `image`, `[batch, C, size, size]`, any batch."""
+    # A batch of one would be taken for a constant.
+    example = samples[:2] if len(samples) > 1 else samples.repeat(2, 1, 1, 1)
+    shapes = {"image": {0: torch.export.Dim("batch", min=1)}}
+    try:
+        return torch.export.export(PooledFeatures(encoder).eval(), (example,), dynamic_shapes=shapes)
+    except Exception as problem:  # Whatever a user's own network does, it ends here.
+        first = next((line for line in str(problem).splitlines() if line.strip(" -")), type(problem).__name__)
+        raise TacitError(
+            f"torch.export cannot follow this encoder for every batch size: {first[:200]}; take --format timm"
+        ) from problem
+
+
+def compared(path: Path, form: str, reopened: str, expected: Tensor, got: Tensor) -> Exported:
+    """What is reported, or a `TacitError` where the export says something else than the encoder."""
+    if got.shape != expected.shape:
+        raise TacitError(
+            f"{form} came back with features of shape {tuple(got.shape)}, not {tuple(expected.shape)}; nothing was written"
+        )
+    difference, largest = float((got - expected).abs().max()), float(expected.abs().max())
+    if not difference <= TOLERANCE * largest:
+        raise TacitError(
+            f"{form} came back different, by up to {difference:.2g} (largest feature {largest:.2g}); nothing was written"
+        )
+    return Exported(path, form, difference, largest, len(expected), reopened)

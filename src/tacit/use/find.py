@@ -1,0 +1,75 @@
+"""Search from a run: the query encoded as the data was, the data's features computed once and kept in the run's folder."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from tacit.core import files
+from tacit.core.errors import TacitError
+from tacit.data.collection import Collection
+from tacit.data.loader import Loader
+from tacit.data.open import open_data
+from tacit.evaluate.features import extract
+from tacit.use.run import OpenRun
+from tacit.use.search import Hit, hits, search
+
+
+def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index: str = "auto") -> list[Hit]:
+    """The samples of a collection (what the run was trained on, by default) nearest to a query.
+
+    Args:
+        query: a path or URL of one sample, `row:N`, or an array `[H, W, C]`.
+    """
+    if k < 1:
+        raise TacitError(f"{k} neighbours were asked for; at least 1 was expected")
+    collection = (collection or run.data()).with_channels(run.spec.channels)
+    ids, vectors = features(run, collection)
+    paths = [str(collection.index.table["path"][row]) for row in ids.tolist()]
+    if isinstance(query, str) and query.startswith("row:"):
+        place = _row(query, ids, len(collection))
+        # The sample itself is its own nearest neighbour: one more is asked for, and it is left out.
+        found = hits(*search(vectors[place], vectors, k + 1, index), paths, ids)[0]
+        others = [hit for hit in found if hit.id != ids[place]][:k]
+        return [Hit(rank, hit.score, hit.path, hit.id) for rank, hit in enumerate(others, 1)]
+    return hits(*search(_encoded(run, query), vectors, k, index), paths, ids)[0]
+
+
+def features(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
+    """int64 `[N]` rows and float32 `[N, D]` features of all readable samples, from the run's folder where they were kept."""
+    path = run.folder.path / "search" / f"{collection.fingerprint}-{run.fingerprint}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as kept:
+            return kept["ids"], kept["vectors"]
+    loader = Loader(collection, None, None, 256, 0, shuffle=False, max_bad=1.0)
+    found = extract(run.encode(run.encoder), loader)
+    ids, vectors = found.ids.numpy(), found.values.cpu().numpy()
+    content = io.BytesIO()
+    np.savez(content, ids=ids, vectors=vectors)
+    files.write_bytes(path, content.getvalue())
+    return ids, vectors
+
+
+def _encoded(run: OpenRun, query: Any) -> np.ndarray:
+    if isinstance(query, np.ndarray):
+        query = [query]
+    elif isinstance(query, os.PathLike):
+        query = os.fspath(query)
+    try:
+        collection = open_data([query] if isinstance(query, str) else query).with_channels(run.spec.channels)
+    except TacitError as problem:
+        raise TacitError(f"the query {query if isinstance(query, str) else 'array'} is no use: {problem}") from problem
+    return extract(run.encode(run.encoder), Loader(collection, None, None, 1, 0, shuffle=False)).values.cpu().numpy()
+
+
+def _row(query: str, ids: np.ndarray, samples: int) -> int:
+    number = query.removeprefix("row:")
+    if not number.isdigit() or not int(number) < samples:
+        raise TacitError(f"'{query}': rows are given as row:0 to row:{samples - 1}")
+    place = int(np.searchsorted(ids, int(number)))
+    if place >= len(ids) or ids[place] != int(number):
+        raise TacitError(f"'{query}' could not be read, so there is nothing to compare; choose another row")
+    return place
