@@ -8,18 +8,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tacit.core.errors import Interrupted, Stopped, TacitError
 from tacit.core.version import __version__
 
 if TYPE_CHECKING:
     from tacit.api import (
         Run,
+        catalogue,
         compare,
         doctor,
         embed,
         evaluate,
         export,
         load,
-        methods,
         pretrain,
         report,
         resume,
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Interrupted",
     "Run",
+    "Stopped",
+    "TacitError",
     "__version__",
+    "catalogue",
     "compare",
     "doctor",
     "embed",
     "evaluate",
     "export",
     "load",
-    "methods",
     "pretrain",
     "report",
     "resume",

@@ -24,7 +24,7 @@ from tacit.train.pretrain import Listener, Request
 from tacit.use.run import OpenRun
 
 if TYPE_CHECKING:
-    from tacit.evaluate.protocol import Record
+    from tacit.evaluation.protocol import Record
     from tacit.use.doctor import Findings
     from tacit.use.export import Exported
     from tacit.use.search import Hit
@@ -62,7 +62,7 @@ class Run:
     def features(self, data: Any, split: str | None = None, columns: dict[str, str] | None = None) -> np.ndarray:
         """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index."""
         from tacit.data.loader import Loader
-        from tacit.evaluate.features import extract
+        from tacit.evaluation.features import extract
 
         collection = open_data(data, split=split, columns=columns).with_channels(self._open.spec.channels)
         loader = Loader(collection, None, None, 256, 0, shuffle=False)
@@ -72,6 +72,7 @@ class Run:
         self,
         data: Any,
         out: str | Path = "embeddings.parquet",
+        kind: str | None = None,
         split: str | None = None,
         columns: dict[str, str] | None = None,
         shard: tuple[int, int] = (0, 1),
@@ -81,7 +82,7 @@ class Run:
         """Write the features of every sample to `.parquet`, `.npy` or `.h5`; goes on where a killed call stopped."""
         from tacit.use.embed import embed
 
-        collection = open_data(data, split=split, columns=columns).with_channels(self._open.spec.channels)
+        collection = open_data(data, kind=kind, split=split, columns=columns).with_channels(self._open.spec.channels)
         encode = self._open.encode(self.encoder)
         fingerprint = self._open.fingerprint
         return embed(encode, collection, out, shard=shard, map=map, absolute=absolute, fingerprint=fingerprint).path
@@ -135,6 +136,7 @@ def pretrain(
     steps: int | None = None,
     samples: int | None = None,
     options: dict[str, Any] | None = None,
+    kind: str | None = None,
     split: str | None = None,
     columns: dict[str, str] | None = None,
     device: str = "auto",
@@ -151,6 +153,7 @@ def pretrain(
         recipe: `auto` fits everything to data, machine and time; `quick` is that within two minutes; `paper` is as published.
         minutes, epochs, steps, samples: how long; at most one. `auto` takes 20 minutes where nothing is said.
         options: of the method and of training, by name; they beat the recipe.
+        kind: the kind of data, where it should not be guessed.
         split: train on this split of the data only; `train` by default, where there is one.
         columns: which columns of a manifest to use.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
@@ -169,6 +172,7 @@ def pretrain(
         budget=Budget(minutes, epochs, steps, samples),
         given=dict(options or {}),
         device=device,
+        kind=kind,
         split=split,
         columns=columns,
         mirrored=mirrored,
@@ -221,19 +225,25 @@ def compare(runs: Sequence[str | Path], out: str | Path | None = None) -> Any:
 
 
 def doctor(
-    data: Any, *, split: str | None = None, columns: dict[str, str] | None = None, device: str = "auto", hosts: bool = True
+    data: Any,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    columns: dict[str, str] | None = None,
+    device: str = "auto",
+    hosts: bool = True,
 ) -> Findings:
     """How the data was understood, what is wrong with it, which methods fit, and what an epoch of each costs."""
     from tacit.use.doctor import examine
 
-    return examine(open_data(data, split=split, columns=columns), device, hosts)
+    return examine(open_data(data, kind=kind, split=split, columns=columns), device, hosts)
 
 
-def methods() -> list[str]:
-    """The methods' names."""
-    from tacit.methods.registry import METHODS
+def catalogue() -> dict[str, Any]:
+    """The methods by name: title, idea, paper, kinds of data, needs, every option, the published training."""
+    from tacit.methods.catalogue import load
 
-    return sorted(METHODS)
+    return load()
 
 
 def samples() -> list[str]:

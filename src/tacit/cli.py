@@ -23,17 +23,18 @@ app = typer.Typer(
 Run = Annotated[Path, typer.Argument(help="Folder of a run", metavar="RUN")]
 Data = Annotated[str, typer.Argument(help="Folder, file list, manifest, .npz, shards, saved data set, URL or sample:NAME")]
 Split = Annotated[str | None, typer.Option(help="Use only this split of the data")]
+Kind = Annotated[str | None, typer.Option(help="Kind of data, where it should not be guessed: image")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="Name a manifest's column, as `path=filename`")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as `temperature=0.2`; beats every recipe")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 
 
 @app.command()
-def doctor(data: Data, split: Split = None, column: Columns = None, device: Device = "auto") -> None:
+def doctor(data: Data, kind: Kind = None, split: Split = None, column: Columns = None, device: Device = "auto") -> None:
     """Say how the data was understood, what is wrong with it, which methods fit, what an epoch costs."""
     from tacit import api
 
-    _print(api.doctor(data, split=split, columns=_pairs(column), device=device).text())
+    _print(api.doctor(data, kind=kind, split=split, columns=_pairs(column), device=device).text())
 
 
 @app.command()
@@ -49,10 +50,14 @@ def pretrain(
     init: Annotated[str | None, typer.Option(help="Start from the weights in this file or run folder")] = None,
     encoder: Annotated[str | None, typer.Option(help="resnet18, vit-tiny/4, timm:NAME, file.py:Class ...")] = None,
     set_: Sets = None,
+    batch: Annotated[int | None, typer.Option(help="Samples per step")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every draw")] = None,
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="Whether a mirror image means the same")] = None,
     checkpoint_every: Annotated[str | None, typer.Option(help="Steps (500), seconds (30s) or minutes (10m)")] = None,
     stop_on: Annotated[str | None, typer.Option(help="collapse or none")] = None,
+    max_bad: Annotated[float | None, typer.Option(help="Share of unreadable samples that stops a run before it starts")] = None,
+    kind: Kind = None,
     split: Split = None,
     column: Columns = None,
     device: Device = "auto",
@@ -66,7 +71,8 @@ def pretrain(
         return
     given = _settings(set_)
     for name, value in (
-        ("init", init), ("encoder", encoder), ("seed", seed), ("checkpoint_every", checkpoint_every), ("stop_on", stop_on)
+        ("init", init), ("encoder", encoder), ("batch", batch), ("precision", precision), ("seed", seed),
+        ("checkpoint_every", checkpoint_every), ("stop_on", stop_on), ("max_bad", max_bad),
     ):  # fmt: skip
         if value is not None:
             given[name] = value
@@ -79,6 +85,7 @@ def pretrain(
         epochs=epochs,
         steps=steps,
         samples=samples,
+        kind=kind,
         split=split,
         columns=_pairs(column),
         device=device,
@@ -124,6 +131,9 @@ def embed(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .npy or .h5")] = Path("embeddings.parquet"),
     shard: Annotated[str, typer.Option(help="Part k of n, as `0/4`: one process of many")] = "0/1",
+    map_: Annotated[bool, typer.Option("--map", help="Add x and y, a two-dimensional map")] = False,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Write whole paths")] = False,
+    kind: Kind = None,
     split: Split = None,
     column: Columns = None,
     device: Device = "auto",
@@ -134,7 +144,16 @@ def embed(
     part, _, parts = shard.partition("/")
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise TacitError(f"--shard {shard}: give it as k/n with k below n, such as 0/4")
-    path = api.load(run, device=device).embed(data, out=out, split=split, columns=_pairs(column), shard=(int(part), int(parts)))
+    path = api.load(run, device=device).embed(
+        data,
+        out=out,
+        kind=kind,
+        split=split,
+        columns=_pairs(column),
+        shard=(int(part), int(parts)),
+        map=map_,
+        absolute=absolute,
+    )
     _print(f"features in {path}")
 
 
@@ -144,12 +163,13 @@ def search(
     query: Annotated[str, typer.Argument(help="A file, or `row:N` of the data searched in")],
     data: Annotated[str | None, typer.Option("--in", help="Data to search in [default: what the run was trained on]")] = None,
     k: Annotated[int, typer.Option("-k", help="How many to show")] = 10,
+    index: Annotated[str, typer.Option(help="exact, ivf, hnsw, or auto")] = "auto",
     device: Device = "auto",
 ) -> None:
     """Find the samples nearest to a file or a row."""
     from tacit import api
 
-    for hit in api.load(run, device=device).search(query, data=data, k=k):
+    for hit in api.load(run, device=device).search(query, data=data, k=k, index=index):
         _print(f"{hit.rank:3d}  {hit.score:.4f}  {hit.path}")
 
 

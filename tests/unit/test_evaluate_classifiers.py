@@ -12,13 +12,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accur
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from tacit.evaluate import neighbours
-from tacit.evaluate.features import Labelled
-from tacit.evaluate.fewshot import fewshot
-from tacit.evaluate.knn import knn, votes
-from tacit.evaluate.linear import RATES, linear, train_linear
-from tacit.evaluate.neighbours import nearest
-from tacit.evaluate.outcome import accuracies
+from tacit.evaluation import neighbours
+from tacit.evaluation.features import Labelled
+from tacit.evaluation.fewshot import fewshot
+from tacit.evaluation.knn import knn, votes
+from tacit.evaluation.linear import RATES, linear, train_linear
+from tacit.evaluation.neighbours import nearest
+from tacit.evaluation.outcome import accuracies
 
 
 def blobs(samples: int = 600, width: int = 40, classes: int = 7, distance: float = 0.5) -> Labelled:
@@ -126,7 +126,7 @@ def test_many_rates_at_once_are_each_rate_alone():
 
 
 def test_one_step_of_the_probe_is_the_gradient_of_softmax_regression(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tacit.evaluate.linear.STEPS", 1)
+    monkeypatch.setattr("tacit.evaluation.linear.STEPS", 1)
     x, y, *_ = _standardised(blobs(samples=400))
     weight, bias = train_linear(x, y, 7, torch.tensor([1.0]), seed=0)
     layer = torch.nn.Linear(40, 7)

@@ -8,7 +8,7 @@ import torch
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Batch
-from tacit.evaluate.features import Features, Labelled, extract, held_out, split_labelled
+from tacit.evaluation.features import Features, Labelled, extract, held_out, split_labelled
 
 
 def batch(*rows: int) -> Batch:

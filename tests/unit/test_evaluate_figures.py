@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tacit.evaluate import figures
+from tacit.evaluation import figures
 
 
 def features(rows: int, width: int, seed: int = 0) -> torch.Tensor:

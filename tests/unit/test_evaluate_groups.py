@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
-from tacit.evaluate import neighbours
-from tacit.evaluate.clustering import clustering, matched_accuracy
-from tacit.evaluate.features import Labelled
-from tacit.evaluate.retrieval import retrieval, retrieve
+from tacit.evaluation import neighbours
+from tacit.evaluation.clustering import clustering, matched_accuracy
+from tacit.evaluation.features import Labelled
+from tacit.evaluation.retrieval import retrieval, retrieve
 
 
 def blobs(samples: int = 300, classes: int = 5, distance: float = 0.7) -> Labelled:

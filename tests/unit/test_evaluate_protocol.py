@@ -16,13 +16,13 @@ from torch import Tensor
 from tacit.core.errors import TacitError
 from tacit.data.open import measure, open_data
 from tacit.data.spec import Batch, Spec
-from tacit.evaluate.features import Split, extract
-from tacit.evaluate.finetune import LAYER_DECAY, finetune, layer_groups, schedule
-from tacit.evaluate.input import raw_input
-from tacit.evaluate.outcome import Outcome
-from tacit.evaluate.protocol import DEFAULT, PROTOCOLS, run_protocols
-from tacit.evaluate.subject import Subject, Tuning
-from tacit.evaluate.task import Task
+from tacit.evaluation.features import Split, extract
+from tacit.evaluation.finetune import LAYER_DECAY, finetune, layer_groups, schedule
+from tacit.evaluation.input import raw_input
+from tacit.evaluation.outcome import Outcome
+from tacit.evaluation.protocol import DEFAULT, PROTOCOLS, run_protocols
+from tacit.evaluation.subject import Subject, Tuning
+from tacit.evaluation.task import Task
 from tacit.nn import build
 from tacit.views.image import CentreView, ImageView
 
@@ -158,7 +158,7 @@ def test_fine_tuning_twice_gives_the_same_figures(task: Task):
 
 
 def test_raw_input_is_left_out_of_fine_tuning(task: Task, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tacit.evaluate.protocol.finetune", lambda tuning, task, seed: Outcome({"top1": 1.0}))
+    monkeypatch.setattr("tacit.evaluation.protocol.finetune", lambda tuning, task, seed: Outcome({"top1": 1.0}))
     subjects = {"run": Subject(colour, tuning=tuning()), "input": raw_input(task.spec)}
     assert {record.encoder for record in run_protocols(["finetune"], subjects, task)} == {"run"}
     with pytest.raises(TacitError, match="needs an encoder that can be trained"):

@@ -39,7 +39,7 @@ class MAEOptions(Options):
     norm_floor: float = option(
         0.0, "grey levels of 255 under which a patch counts as flat", auto="2 if over 10 % of patches are flat", ge=0
     )
-    decoder_width: int = option(512, "width of the decoder", auto="64 to 128", ge=4, multiple_of=4)
+    decoder_width: int = option(512, "width of the decoder", auto="64 on a processor, 256 else", ge=4, multiple_of=4)
     decoder_depth: int = option(8, "blocks of the decoder", auto="2", ge=0)
     decoder_heads: int = option(16, "attention heads of the decoder", auto="4", ge=1)
     mask_in_encoder: bool = option(False, "let the encoder see mask tokens instead of skipping what is hidden (a baseline)")
@@ -99,7 +99,7 @@ class MAE(Method):
             "decoder_depth": Chosen(2, "a small decoder is enough"),
             "decoder_heads": Chosen(4, "a small decoder is enough"),
             "area": Chosen(area, f"views of {facts.size} pixels"),
-            "flip": Chosen(0.0, "a mirror image means something else")
+            "flip": Chosen(0.0, "drawings may mean something else in a mirror (--mirror if not)")
             if facts.mirrored is False
             else Chosen(0.5, "as published"),
             "normalise": Chosen("data", "the data's own mean and deviation"),

@@ -143,7 +143,7 @@ def contrastive_views(facts: Facts) -> dict[str, Chosen]:
         "jitter": Chosen(1.0, "large views in colour") if colour and not small else Chosen(0.5, "small or grey pictures"),
         "grey": Chosen(0.2, "colour pictures") if colour else Chosen(0.0, "no colour to take away"),
         "blur": Chosen(0.0, "blur below 48 pixels wipes out what there is") if facts.size < 48 else Chosen(0.5, "as published"),
-        "flip": Chosen(0.0, "a mirror image means something else")
+        "flip": Chosen(0.0, "drawings may mean something else in a mirror (--mirror if not)")
         if facts.mirrored is False
         else Chosen(0.5, "mirror images mean the same, as far as is known"),
         "normalise": Chosen("data", "the data's own mean and deviation"),

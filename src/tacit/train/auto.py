@@ -21,6 +21,8 @@ SHARE_FOR_STEPS = 0.93
 MOST_EPOCHS = 800
 """Where nobody set the time: more passes over the same few samples have stopped paying long before."""
 
+HELD_BACK = "a tenth, 512 at most, 64 at least where a quarter is as many"
+
 ENOUGH_STEPS = 1000
 """Below this many steps a smaller batch is worth more than more negatives."""
 
@@ -81,8 +83,9 @@ class Situation:
 
     @property
     def held_back(self) -> int:
-        """How many samples the verdict looks at: a tenth, 512 at most."""
-        return self.training.get("held_back", min(512, self.seen.samples // 10))
+        """How many samples the verdict looks at: a tenth, 512 at most; of small sets 64, or a quarter."""
+        samples = self.seen.samples
+        return self.training.get("held_back", min(512, max(samples // 10, min(64, samples // 4))))
 
     @property
     def kept(self) -> int:
@@ -121,7 +124,7 @@ class Situation:
 
 def fitted(now: Situation) -> dict[str, Chosen]:
     """Every value that `auto` has an opinion on."""
-    chosen: dict[str, Chosen] = {"train.held_back": Chosen(now.held_back, "a tenth, 512 at most")}
+    chosen: dict[str, Chosen] = {"train.held_back": Chosen(now.held_back, HELD_BACK)}
     chosen["train.size"] = _said(now, "size") or _size(now)
     chosen["train.encoder"] = _said(now, "encoder") or _encoder(now, chosen["train.size"].value)
     chosen["train.batch"] = _said(now, "batch") or _batch(now)
@@ -134,7 +137,20 @@ def fitted(now: Situation) -> dict[str, Chosen]:
         chosen |= _steps(now, chosen, pace)
     steps = chosen["train.steps"].value
     chosen["train.warmup"] = Chosen(min(steps // 2, max(20, round(0.05 * steps))), "5 % of the steps, at least 20")
-    return chosen | now.method.auto(now.facts(chosen))
+    side = -(-3 * chosen["train.size"].value // 2)
+    if min(now.spec.size) > side:
+        chosen["train.store_side"] = Chosen(side, "one and a half times the view: what crops can use")
+    rules = now.method.auto(now.facts(chosen))
+    return chosen | rules | (_gentle(rules) if "init" in now.training else {})
+
+
+def _gentle(rules: dict[str, Chosen]) -> dict[str, Chosen]:
+    """What suits an encoder that has learned before: published rates wipe out what it knows."""
+    rate = rules["train.lr"]
+    return {
+        "train.lr": Chosen(0.3 * rate.value, f"a third of {rate.reason}: the encoder has learned before"),
+        "train.layer_decay": Chosen(0.75, "the encoder has learned before, its lower layers most"),
+    }
 
 
 def _said(now: Situation, name: str) -> Chosen | None:

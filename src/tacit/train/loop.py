@@ -125,6 +125,12 @@ class Loop:
             last = f"last good checkpoint: {self.folder.last}" if self.folder.last.exists() else "no checkpoint was due yet"
             raise Stopped(f"{stop}; {last}") from None
 
+    def diverged(self, reason: str) -> Verdict:
+        """The verdict on a loss that is no number."""
+        advice = ["lower the learning rate (--set lr=...) to a third", "use --set precision=float32"]
+        s = self.state
+        return Verdict("diverged", [reason], advice, s.figures, {"untrained": s.untrained, "input": s.raw}, s.step)
+
     def _note(self, record: Record, terms: Terms, step: int, every: int) -> None:
         if step % every and step + 1 < self.training.steps:
             return

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from tacit.core import files
 from tacit.core.allocator import keep_freed_memory
 from tacit.core.draws import Order
-from tacit.core.errors import TacitError
+from tacit.core.errors import Stopped, TacitError
 from tacit.core.picture import png
 from tacit.core.version import __version__
 from tacit.data import store as stores
@@ -59,6 +59,7 @@ class Request:
     budget: Budget = field(default_factory=Budget)
     given: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
+    kind: str | None = None
     split: str | None = None
     columns: dict[str, str] | None = None
     mirrored: bool | None = None
@@ -83,7 +84,7 @@ def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
     """
     start = time.monotonic()
     method = method_class(request.method)
-    collection = training_part(open_data(request.data, split=request.split, columns=request.columns))
+    collection = training_part(open_data(request.data, kind=request.kind, split=request.split, columns=request.columns))
     if collection.kind.name not in method.kinds:
         raise TacitError(f"{method.name} takes {' or '.join(method.kinds)}, but here are {collection.description}")
     if len(collection) < SMALLEST:
@@ -130,7 +131,8 @@ def reopen(config: dict[str, Any], data: Any = None) -> Collection:
     described = config["data"]
     if data is None and described["path"].startswith("<"):
         raise TacitError(f"the run was started on {described['path']}, a Python object; give it again as data")
-    return open_data(data or described["path"], split=described.get("split"), columns=described.get("columns"))
+    path = data or described["path"]
+    return open_data(path, kind=described["kind"], split=described.get("split"), columns=described.get("columns"))
 
 
 def decide(method: type[Method], request: Request, spec: Spec, seen: Survey, device: torch.device, start: float) -> Recipe:
@@ -200,10 +202,11 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], li
             collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
             side=training.store_side or None, max_bad=training.max_bad,
         )  # fmt: skip
-        looked_at = Loader(
+        beside = Loader(
             collection, store, held if len(held) else kept[:64], 512, training.seed,
             shuffle=False, side=training.store_side or None, max_bad=1.0,
-        ).batch(0)  # fmt: skip
+        )  # fmt: skip
+        looked_at = beside.batch(0)
 
         method = build_method(method_type, options, training, spec)
         if training.init:
@@ -219,11 +222,14 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], li
         except StoppedByVerdict as stop:
             _keep(folder, method, spec, training, stop.verdict)
             raise
+        except Stopped as stop:
+            files.write_json(folder.verdict, loop.diverged(str(stop)).to_dict())
+            raise
         finally:
-            write_skipped(folder.skipped, collection, loader.skipped)
+            write_skipped(folder.skipped, collection, loader.skipped | beside.skipped)
         _draw(folder, step, looked_at.rows(0, 64), training)
         _keep(folder, method, spec, training, verdict)
-        say(f"{verdict.verdict}: {'; '.join(verdict.reasons)}")
+        log.write(f"{verdict.verdict}: {'; '.join(verdict.reasons)}\n")
     folder.unlock()
     return folder
 

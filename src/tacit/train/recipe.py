@@ -7,7 +7,7 @@ from typing import Any
 
 from tacit.core.errors import TacitError, one_of
 from tacit.methods.method import Chosen, Options
-from tacit.train.auto import Budget, Situation, fitted
+from tacit.train.auto import HELD_BACK, Budget, Situation, fitted
 from tacit.train.config import Training, option_owner, validated
 
 RECIPES = ("auto", "paper", "quick")
@@ -69,7 +69,7 @@ def published(situation: Situation) -> dict[str, Chosen]:
     """The card's recipe: options stay at their defaults, which are the paper's."""
     method, shared = situation.method, situation.training
     card = dict(method.paper_training)
-    epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs"), card.pop("lr_per_256")
+    epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs", 0), card.pop("lr_per_256")
     batch = shared.get("batch", card["batch"])
     if batch > situation.kept:
         raise TacitError(
@@ -86,6 +86,6 @@ def published(situation: Situation) -> dict[str, Chosen]:
         "steps": Chosen(steps, why),
         "warmup": Chosen(min(steps // 2, warmup_epochs * epoch_steps), f"{warmup_epochs} epochs"),
         "lr": Chosen(rate * batch / 256, f"{rate:g} x batch / 256"),
-        "held_back": Chosen(situation.held_back, "a tenth, 512 at most"),
+        "held_back": Chosen(situation.held_back, HELD_BACK),
     }
     return {f"train.{name}": value for name, value in values.items()}

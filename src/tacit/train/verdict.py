@@ -14,6 +14,10 @@ COLLAPSED_SHARE = 0.1
 """A rank below this share of the untrained encoder's, together with lost instances, is a collapse too."""
 
 
+ENOUGH = 48
+"""Fewer held-back samples than this prove nothing."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """`learned`, `undecided`, `collapsed` or `diverged`, and the figures that say so.
@@ -106,9 +110,11 @@ def judge(
         reasons.append(f"loss {loss:.3g} against {chance:.3g} by chance")
     else:
         reasons.append(f"loss {loss:.3g}, from {first_loss:.3g} at the start")
-    if below and found > found_before + noise:
+    if below and found > found_before + noise and samples >= ENOUGH:
         return verdict("learned", reasons)
     missing = []
+    if samples < ENOUGH:
+        missing.append(f"{samples} held-back samples are too few to be sure")
     if not below:
         missing.append("the loss is hardly below what chance gives")
     if found <= found_before + noise:

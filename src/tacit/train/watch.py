@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch, Spec
-from tacit.evaluate import figures
+from tacit.evaluation import figures
 from tacit.nn.encoder import Encoder
 from tacit.views.view import View
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -89,10 +89,11 @@ class Findings:
 
 def examine(collection: Collection, device: str = "auto", hosts: bool = True) -> Findings:
     """Look at data as `pretrain` would, and measure a few steps of each method where `hosts` is true."""
+    splits = collection.index.splits
     collection = training_part(collection)
     place = pick_device(device)
     spec = measure(collection)
-    seen = survey(collection, spec)
+    seen = replace(survey(collection, spec), splits=splits)
     found = Findings(collection.description, spec, seen, place.type)
     for name in sorted(METHODS) if hosts else ():
         try:

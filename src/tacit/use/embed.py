@@ -18,7 +18,7 @@ from tacit.data.loader import Loader
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch
 from tacit.data.store import Store
-from tacit.evaluate.features import Encode
+from tacit.evaluation.features import Encode
 from tacit.train.folder import write_lines
 from tacit.use.embed_files import WRITERS, Rows, columns_of
 from tacit.use.maps import layout

@@ -15,10 +15,10 @@ from tacit.core.draws import Draws
 from tacit.core.errors import one_of
 from tacit.data.collection import Collection
 from tacit.data.spec import Batch
-from tacit.evaluate.input import raw_input
-from tacit.evaluate.protocol import DEFAULT, Record, run_protocols
-from tacit.evaluate.subject import Subject, Tuning
-from tacit.evaluate.task import Task
+from tacit.evaluation.input import raw_input
+from tacit.evaluation.protocol import DEFAULT, Record, run_protocols
+from tacit.evaluation.subject import Subject, Tuning
+from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
 from tacit.use.run import OpenRun
 from tacit.views.image import CentreView, ImageView

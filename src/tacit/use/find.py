@@ -13,7 +13,7 @@ from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
 from tacit.data.open import open_data
-from tacit.evaluate.features import extract
+from tacit.evaluation.features import extract
 from tacit.use.run import OpenRun
 from tacit.use.search import Hit, hits, search
 

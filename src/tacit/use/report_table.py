@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tacit.evaluate.protocol import PROTOCOLS
+from tacit.evaluation.protocol import PROTOCOLS
 from tacit.use.report_words import ENCODERS, MEANINGS, direction, is_share, metric_words, number, percent, with_minus
 
 

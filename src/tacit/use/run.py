@@ -18,7 +18,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.spec import Batch, Spec
-from tacit.evaluate.features import Encode
+from tacit.evaluation.features import Encode
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
 from tacit.train.folder import RunFolder

@@ -8,7 +8,7 @@ import numpy as np
 
 from tacit.data.kinds.kind import Kind
 from tacit.data.loader import Loader
-from tacit.evaluate.features import extract
+from tacit.evaluation.features import extract
 from tacit.use.report import ReportContent, render
 from tacit.use.report_samples import map_of, neighbours_of, rows_to_show
 from tacit.use.run import OpenRun

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch.nn.functional as F
 
-from tacit.evaluate.features import Labelled
-from tacit.evaluate.outcome import Outcome
+from tacit.evaluation.features import Labelled
+from tacit.evaluation.outcome import Outcome
 
 STARTS = 3
 

@@ -8,8 +8,8 @@ import warnings
 import torch
 
 from tacit.core.draws import Draws
-from tacit.evaluate.features import Labelled
-from tacit.evaluate.outcome import Outcome
+from tacit.evaluation.features import Labelled
+from tacit.evaluation.outcome import Outcome
 
 COUNTS = (1, 5, 10)
 DRAWS = 5

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tacit.evaluate.neighbours import nearest
+from tacit.evaluation.neighbours import nearest
 
 ROWS = 4096
 """How many rows are in float64 at a time."""

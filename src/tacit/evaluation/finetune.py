@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch
-from tacit.evaluate.outcome import Outcome, accuracies
-from tacit.evaluate.subject import Tuning
-from tacit.evaluate.task import Task
+from tacit.evaluation.outcome import Outcome, accuracies
+from tacit.evaluation.subject import Tuning
+from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
 
 EPOCHS, WARMUP, BATCH = 20, 0.1, 64

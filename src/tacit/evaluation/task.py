@@ -12,7 +12,7 @@ from tacit.data.collection import Collection
 from tacit.data.loader import Loader
 from tacit.data.spec import Batch, Spec
 from tacit.data.store import Store
-from tacit.evaluate.features import Split, split_labelled
+from tacit.evaluation.features import Split, split_labelled
 
 BATCH = 256
 

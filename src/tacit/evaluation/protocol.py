@@ -11,17 +11,17 @@ import torch
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
-from tacit.evaluate import figures
-from tacit.evaluate.clustering import clustering
-from tacit.evaluate.features import Features, Labelled, extract
-from tacit.evaluate.fewshot import fewshot
-from tacit.evaluate.finetune import finetune
-from tacit.evaluate.knn import knn
-from tacit.evaluate.linear import linear
-from tacit.evaluate.outcome import Outcome
-from tacit.evaluate.retrieval import retrieval
-from tacit.evaluate.subject import Subject
-from tacit.evaluate.task import Task
+from tacit.evaluation import figures
+from tacit.evaluation.clustering import clustering
+from tacit.evaluation.features import Features, Labelled, extract
+from tacit.evaluation.fewshot import fewshot
+from tacit.evaluation.finetune import finetune
+from tacit.evaluation.knn import knn
+from tacit.evaluation.linear import linear
+from tacit.evaluation.outcome import Outcome
+from tacit.evaluation.retrieval import retrieval
+from tacit.evaluation.subject import Subject
+from tacit.evaluation.task import Task
 
 AMONG = 1000
 """Second views are looked for among so many samples."""

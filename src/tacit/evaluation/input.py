@@ -7,8 +7,8 @@ from torch import Tensor
 
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch, Spec
-from tacit.evaluate.features import Encode
-from tacit.evaluate.subject import Subject
+from tacit.evaluation.features import Encode
+from tacit.evaluation.subject import Subject
 from tacit.views.image import CentreView
 from tacit.views.probe import probe_view
 from tacit.views.view import View

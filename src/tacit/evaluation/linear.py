@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tacit.core.draws import Draws, Order
-from tacit.evaluate.features import Labelled, held_out
-from tacit.evaluate.outcome import Outcome, accuracies
+from tacit.evaluation.features import Labelled, held_out
+from tacit.evaluation.outcome import Outcome, accuracies
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Learning rates to choose from, in the unit of `train_linear`. Few steps at a small rate act like a strong penalty."""

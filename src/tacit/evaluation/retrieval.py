@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tacit.evaluate.features import Labelled
-from tacit.evaluate.neighbours import similarity_blocks
-from tacit.evaluate.outcome import Outcome
+from tacit.evaluation.features import Labelled
+from tacit.evaluation.neighbours import similarity_blocks
+from tacit.evaluation.outcome import Outcome
 
 DEPTHS = (1, 5, 10)
 

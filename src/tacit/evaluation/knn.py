@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tacit.evaluate.features import Labelled
-from tacit.evaluate.neighbours import nearest
-from tacit.evaluate.outcome import Outcome, accuracies
+from tacit.evaluation.features import Labelled
+from tacit.evaluation.neighbours import nearest
+from tacit.evaluation.outcome import Outcome, accuracies
 
 
 def votes(test_x: Tensor, train_x: Tensor, train_y: Tensor, classes: int, k: int = 20, temperature: float = 0.07) -> Tensor:

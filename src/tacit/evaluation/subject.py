@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tacit.evaluate.features import Encode
+from tacit.evaluation.features import Encode
 from tacit.nn.encoder import Encoder
 from tacit.views.view import View
 
