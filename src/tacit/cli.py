@@ -282,6 +282,10 @@ def _listener() -> Any:
 
 
 def _finish(run: Any) -> None:
+    from tacit.train import ranks
+
+    if ranks.place():
+        return  # the first rank speaks for all
     verdict = run.verdict
     _print(f"{verdict['verdict']}: {'; '.join(verdict['reasons'])}")
     for advice in verdict["advice"]:

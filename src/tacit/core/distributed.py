@@ -40,6 +40,15 @@ def gather(local: Tensor) -> Tensor:
     return _Gather.apply(local)  # pyright: ignore[reportReturnType]
 
 
+def largest(value: int) -> int:
+    """The largest of the ranks' numbers, on every rank."""
+    if world_size() == 1:
+        return value
+    held = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(held, dist.ReduceOp.MAX)
+    return int(held)
+
+
 def mean(value: Tensor) -> Tensor:
     """The mean over ranks, without gradient."""
     if world_size() == 1:
@@ -47,12 +56,3 @@ def mean(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
-
-
-def total(value: Tensor) -> Tensor:
-    """The sum over ranks, without gradient."""
-    if world_size() == 1:
-        return value.detach()
-    summed = value.detach().clone()
-    dist.all_reduce(summed)
-    return summed

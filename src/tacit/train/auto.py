@@ -128,6 +128,8 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     chosen["train.size"] = _said(now, "size") or _size(now)
     chosen["train.encoder"] = _said(now, "encoder") or _encoder(now, chosen["train.size"].value)
     chosen["train.batch"] = _said(now, "batch") or _batch(now)
+    if (batch := chosen["train.batch"].value) > now.kept:  # before a step of it is tried
+        raise TacitError(f"{now.kept} samples to train on are fewer than one batch of {batch}; give a smaller one or more data")
     chosen["train.steps"] = Chosen(2000, "until the pace is known")
     chosen["train.precision"], pace = _precision(now, chosen)
     fixed = now.budget.fixed_steps(now.kept // chosen["train.batch"].value, chosen["train.batch"].value)
@@ -165,12 +167,18 @@ def _size(now: Situation) -> Chosen:
         most = 128 if now.minutes <= 30 else 224
     if side > most:
         return Chosen(most, f"{side} pixels would be too slow for {now.minutes:g} minutes on this {now.device}")
-    return Chosen(side - side % 4 if side >= 16 else side, f"samples are {side} pixels")
+    fitting = [size for size in range(side, 3, -1) if _patch(now, size) * 6 <= size and (size % 4 == 0 or side < 16)]
+    return Chosen(fitting[0] if fitting else max(side, 4), f"samples are {side} pixels")
+
+
+def _patch(now: Situation, size: int) -> int:
+    """The smallest patch that divides a view into not too many tokens."""
+    most_tokens = 144 if now.device == "cpu" else 200
+    return next(p for p in range(1, size + 1) if size % p == 0 and (size // p) ** 2 <= most_tokens)
 
 
 def _encoder(now: Situation, size: int) -> Chosen:
-    most_tokens = 144 if now.device == "cpu" else 200
-    patch = next(p for p in range(1, size + 1) if size % p == 0 and (size // p) ** 2 <= most_tokens)
+    patch = _patch(now, size)
     if now.method.tokens:
         name = "vit-mini" if now.device == "cpu" else "vit-small"
         return Chosen(f"{name}/{patch}", f"{now.method.name} hides tokens; {(size // patch) ** 2} of them suit {size} pixels")

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import torch
+
+from tacit.core import distributed
 from tacit.core.errors import Interrupted, Stopped
 from tacit.data.loader import Loader
 from tacit.data.spec import Batch
 from tacit.methods.method import Progress, Terms
 from tacit.train import checkpoint
 from tacit.train.folder import RunFolder
-from tacit.train.record import Clock, Record
+from tacit.train.record import Clock, NoRecord, Record
 from tacit.train.step import Step
 from tacit.train.verdict import Row, Verdict, judge
 from tacit.train.watch import Watch
@@ -70,6 +73,11 @@ class Loop:
         self.state = State()
         self._signal = 0
 
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that looks, writes and speaks."""
+        return self.step.fabric.global_rank == 0
+
     # The run ----------------------------------------------------------------------------------------------------------
 
     def run(self) -> Verdict:
@@ -78,7 +86,7 @@ class Loop:
         every = max(1, steps // METRIC_ROWS)
         checks = {round(share * steps) for share in CHECKS} if len(self.watch) >= 2 else set()
         with self._signals():
-            record = Record(self.folder, self.state.lengths, self.state.step)
+            record = Record(self.folder, self.state.lengths, self.state.step) if self.first else NoRecord()
             try:
                 return self._steps(record, checks, every)
             finally:
@@ -101,17 +109,17 @@ class Loop:
             state.step += 1
             if state.step in checks:
                 verdict = self._check(record)
-                if self._hopeless(verdict):
+                if distributed.largest(int(self._hopeless(verdict))):
                     self._save(record)
                     raise StoppedByVerdict(verdict)
             now = time.monotonic()
             if now - spoke > 10 or state.step == steps:
                 spoke = now
                 self._speak(record, terms)
-            if self._signal:
+            if number := distributed.largest(self._signal):
                 self._save(record)
                 raise Interrupted(
-                    f"interrupted after step {state.step} of {steps}; `tacit resume {self.folder.path}` goes on", self._signal
+                    f"interrupted after step {state.step} of {steps}; `tacit resume {self.folder.path}` goes on", number
                 )
             if checkpoint.due(self.training.checkpoint_every, state.step, now - saved) or state.step == steps:
                 self._save(record)
@@ -134,8 +142,10 @@ class Loop:
     def _note(self, record: Record, terms: Terms, step: int, every: int) -> None:
         if step % every and step + 1 < self.training.steps:
             return
-        loss = float(terms.total.detach())
-        state = self.state
+        seen = {"loss": terms.total, **terms.parts, **terms.watch}
+        means = distributed.mean(torch.stack([value.detach().float() for value in seen.values()])).tolist()
+        values = dict(zip(seen, means, strict=True))
+        loss, state = values["loss"], self.state
         state.chance = terms.chance
         if math.isnan(state.first_loss):
             state.first_loss = state.recent_loss = loss
@@ -144,15 +154,14 @@ class Loop:
             "step": step,
             "epoch": step / self.loader.steps_per_epoch,
             "lr": self.step.optimiser.param_groups[0]["lr"] / self.step.optimiser.param_groups[0]["lr_scale"],
-            "loss": loss,
         }
-        row |= {name: float(value) for name, value in (terms.parts | terms.watch).items()}
-        row["chance"] = terms.chance
-        record.metric(row)
+        record.metric(row | values | {"chance": terms.chance})
 
     def _check(self, record: Record) -> Verdict:
-        """Look at the held-back samples, keep the best, say how it goes."""
+        """Look at the held-back samples, keep the best, say how it goes. The first rank looks for all."""
         state = self.state
+        if not self.first:
+            return self._judge()
         state.figures = self.watch.figures(self.method.encoder, self.method.projector, self.step.device)
         if state.step == 0:
             state.untrained = state.figures
@@ -195,7 +204,7 @@ class Loop:
             "optimiser": self.step.optimiser.state_dict(),
             "state": self.state.to_dict(),
         }
-        if self.step.fabric.global_rank == 0:
+        if self.first:
             checkpoint.save(self.folder.best if best else self.folder.last, content)
 
     def restore(self) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from tacit.core import files
 from tacit.core.allocator import keep_freed_memory
-from tacit.core.draws import Order
+from tacit.core.draws import Draws, Order
 from tacit.core.errors import Stopped, TacitError
 from tacit.core.picture import png
 from tacit.core.version import __version__
@@ -33,6 +33,7 @@ from tacit.methods.method import Method, Options, Progress
 from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.nn.init import seeded
+from tacit.train import ranks
 from tacit.train.auto import Budget, Situation
 from tacit.train.config import Training, validated
 from tacit.train.folder import RunFolder
@@ -42,6 +43,7 @@ from tacit.train.recipe import Recipe, resolve
 from tacit.train.step import Step
 from tacit.train.verdict import Verdict
 from tacit.train.watch import Watch, evaluating
+from tacit.views.normalise import statistics
 from tacit.views.probe import probe_view
 
 SMALLEST = 8
@@ -82,6 +84,16 @@ def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
         TacitError: the request cannot be met; nothing was written.
         Stopped: the verdict ended the run; the folder holds everything up to there.
     """
+    prepared = _prepare(request) if ranks.place() == 0 else None
+    fabric = ranks.join(pick_device(request.device))
+    prepared = fabric.broadcast(prepared)
+    assert prepared is not None
+    path, config = prepared
+    return _train(RunFolder(path), reopen(config, request.data), config, fabric, listener or Listener())
+
+
+def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
+    """Look at the data, decide every value, and begin a run folder: its path, and the configuration that lies in it."""
     start = time.monotonic()
     method = method_class(request.method)
     collection = training_part(open_data(request.data, kind=request.kind, split=request.split, columns=request.columns))
@@ -94,16 +106,14 @@ def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
         )
     folder = RunFolder.unused(request.out, method.name, short_name(request.data))
     device = pick_device(request.device)
-
     spec = measure(collection)
     recipe = decide(method, request, spec, survey(collection, spec), device, start)
-    build_method(method, recipe.options, recipe.training, spec)  # refuses what cannot work before anything is written
-    folder.lock()
+    _rehearse(build_method(method, recipe.options, recipe.training, spec), recipe.training)
     config = _config(request, collection, spec, recipe, device)
     folder.write_config(config)
     command = shlex.join(["tacit", *sys.argv[1:]])
     files.write_json(folder.environment, {"tacit": __version__, "command": command, **describe()})
-    return _train(folder, collection, config, listener or Listener())
+    return str(folder.path), config
 
 
 def resume(path: str | Path, data: Any = None, listener: Listener | None = None) -> RunFolder:
@@ -116,14 +126,14 @@ def resume(path: str | Path, data: Any = None, listener: Listener | None = None)
     if folder.finished:
         raise TacitError(f"{path} is finished; nothing is left to do")
     config = folder.read_config()
-    collection = training_part(reopen(config, data))
+    collection = reopen(config, data)
     if collection.fingerprint != config["data"]["fingerprint"]:
         raise TacitError(
             f"{config['data']['path']} changed since {path} was started (files were added, removed or altered); "
             "put it back as it was, or start a new run with --init"
         )
-    folder.lock()
-    return _train(folder, collection, config, listener or Listener())
+    fabric = ranks.join(pick_device(config["run"]["device"]))
+    return _train(folder, collection, config, fabric, listener or Listener())
 
 
 def reopen(config: dict[str, Any], data: Any = None) -> Collection:
@@ -131,8 +141,10 @@ def reopen(config: dict[str, Any], data: Any = None) -> Collection:
     described = config["data"]
     if data is None and described["path"].startswith("<"):
         raise TacitError(f"the run was started on {described['path']}, a Python object; give it again as data")
-    path = data or described["path"]
-    return open_data(path, kind=described["kind"], split=described.get("split"), columns=described.get("columns"))
+    path = described["path"] if data is None else data
+    return training_part(
+        open_data(path, kind=described["kind"], split=described.get("split"), columns=described.get("columns"))
+    )
 
 
 def decide(method: type[Method], request: Request, spec: Spec, seen: Survey, device: torch.device, start: float) -> Recipe:
@@ -159,37 +171,55 @@ def build_method(method: type[Method], options: Options, training: Training, spe
     """A method with its first weights, which depend on the seed alone. Refuses what cannot work."""
     extra = method.encoder_options(options, training.encoder)
     encoder = build.encoder(training.encoder, spec.channels, training.size, seed=training.seed, **extra)
-    method.check(options, encoder, spec, training.size, training.batch)
+    rows, rest = divmod(training.batch, training.accumulate)
+    if rest:
+        raise TacitError(f"a batch of {training.batch} is not made of {training.accumulate} equal parts; change one of them")
+    method.check(options, encoder, spec, training.size, rows)
     with seeded(training.seed, "method"):
         return method(options, encoder, spec, training.size)
+
+
+def _rehearse(method: Method, training: Training) -> None:
+    """Find out before anything is written whether the first weights can be read and the views be made."""
+    if training.init:
+        build.initialise(method.student, training.init)
+    extent, ids = method.spec.size, torch.zeros(1, dtype=torch.int64)
+    blank = Batch(ids, torch.zeros(1, method.spec.channels, *extent, dtype=torch.uint8), torch.tensor([extent]))
+    for name, view in method.views().items():
+        view(blank, Draws(training.seed, 0, ids, f"{name}/"), method.spec)
 
 
 def trial_seconds(method: type[Method], options: Options, training: Training, spec: Spec, device: torch.device) -> float:
     """Measured seconds of one step on made-up samples of the right size."""
     keep_freed_memory()
-    step = Step(build_method(method, options, training, spec), training, spec, _fabric(device))
-    extent = [max(side, training.size) for side in spec.size]
-    data = torch.randint(0, 256, (training.batch, spec.channels, *extent), generator=torch.Generator().manual_seed(0))
-    sizes = torch.tensor([extent], dtype=torch.int32).expand(training.batch, -1)
-    batch = Batch(torch.arange(training.batch), data.to(torch.uint8), sizes)
+    step = Step(build_method(method, options, training, spec), training, spec, ranks.alone(device))
+    shrink = min(1.0, (training.store_side or min(spec.size)) / min(spec.size))
+    extent = [max(round(side * shrink), training.size) for side in spec.size]
+    count = training.batch // ranks.count()
+    data = torch.randint(0, 256, (count, spec.channels, *extent), generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([extent], dtype=torch.int32).expand(count, -1)
+    batch = Batch(torch.arange(count), data.to(torch.uint8), sizes)
     progress = Progress(0, training.steps, max(1, training.steps // 10))
     return seconds_per_call(lambda: step(batch, progress), device)
 
 
-def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], listener: Listener) -> RunFolder:
+def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], fabric: Fabric, listener: Listener) -> RunFolder:
     keep_freed_memory()
     spec = Spec.from_dict(config["spec"])
     method_type = method_class(config["run"]["method"])
     training: Training = validated(Training, config["train"], "config.toml [train]")
     options: Options = validated(method_type.Options, config["method"], "config.toml [method]")
-    fabric = _fabric(pick_device(config["run"]["device"]))
+    first = fabric.global_rank == 0
+    if first:
+        folder.lock()
 
-    with open(folder.log, "a") as log:
+    with open(folder.log if first else os.devnull, "a") as log:
 
         def say(line: str) -> None:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
             log.flush()
-            listener.say(line)
+            if first:
+                listener.say(line)
 
         say(collection.description)
         for name, why in config["origin"].items():
@@ -212,7 +242,8 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], li
         if training.init:
             say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
         step = Step(method, training, spec, fabric, collection.index.path)
-        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probe_view(spec, training.size), spec, training.seed)
+        seen = as_seen(method)
+        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probe_view(seen, training.size), seen, training.seed)
         loop = Loop(step, loader, watch, folder, say, lambda *seen: listener.tell(seen[0], training.steps, *seen[1:]))
         if folder.last.exists():
             loop.restore()
@@ -220,15 +251,20 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], li
         try:
             verdict = loop.run()
         except StoppedByVerdict as stop:
-            _keep(folder, method, spec, training, stop.verdict)
+            if first:
+                _keep(folder, method, training, stop.verdict)
             raise
         except Stopped as stop:
-            files.write_json(folder.verdict, loop.diverged(str(stop)).to_dict())
+            if first:
+                files.write_json(folder.verdict, loop.diverged(str(stop)).to_dict())
             raise
         finally:
-            write_skipped(folder.skipped, collection, loader.skipped | beside.skipped)
-        _draw(folder, step, looked_at.rows(0, 64), training)
-        _keep(folder, method, spec, training, verdict)
+            if first:
+                write_skipped(folder.skipped, collection, loader.skipped | beside.skipped)
+        if first:
+            _draw(folder, step, looked_at.rows(0, 64))
+            _keep(folder, method, training, verdict)
+        fabric.barrier()
         log.write(f"{verdict.verdict}: {'; '.join(verdict.reasons)}\n")
     folder.unlock()
     return folder
@@ -252,14 +288,6 @@ def _store(collection: Collection, training: Training, say: Any) -> stores.Store
     if store is None:
         screen(collection, max_bad=training.max_bad)
     return store
-
-
-def _fabric(device: torch.device) -> Fabric:
-    accelerator = {"cuda": "cuda", "mps": "mps"}.get(device.type, "cpu")
-    devices = [device.index] if device.index is not None else 1
-    fabric = Fabric(accelerator=accelerator, devices=devices)
-    fabric.launch()
-    return fabric
 
 
 def _config(request: Request, collection: Collection, spec: Spec, recipe: Recipe, device: torch.device) -> dict[str, Any]:
@@ -299,16 +327,23 @@ def short_name(data: Any) -> str:
     return name.partition(".")[0] or "data"
 
 
-def _keep(folder: RunFolder, method: Method, spec: Spec, training: Training, verdict: Verdict) -> None:
+def as_seen(method: Method) -> Spec:
+    """What the encoder takes samples to look like: with the mean and deviation that its views were normalised by."""
+    mean, std = statistics(getattr(method.options, "normalise", "data"), method.spec)
+    return replace(method.spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdict) -> None:
     """Verdict, then weights, then `encoder.json`: a folder with that last file is finished."""
     files.write_json(folder.verdict, verdict.to_dict())
     weights = {name: value.detach().cpu().contiguous() for name, value in method.encoder.state_dict().items()}
     files.write_bytes(folder.weights, save(weights))
-    kept = {"encoder": method.encoder.config, "spec": spec.to_dict(), "size": training.size, "seed": training.seed}
+    spec = as_seen(method).to_dict()
+    kept = {"encoder": method.encoder.config, "spec": spec, "size": training.size, "seed": training.seed}
     files.write_json(folder.encoder, kept)
 
 
-def _draw(folder: RunFolder, step: Step, batch: Batch, training: Training) -> None:
+def _draw(folder: RunFolder, step: Step, batch: Batch) -> None:
     """The method's own pictures, of held-back samples where there are any."""
     with torch.no_grad(), evaluating(step.method):
         views, draws = step.see(batch, 0)

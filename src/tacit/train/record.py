@@ -81,6 +81,28 @@ class Record:
                 self._events.add_scalar(f"{group}/{name}", value, step)
 
 
+class NoRecord(Record):
+    """What the other ranks write: nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def metric(self, row: dict[str, float | int | None]) -> None:
+        pass
+
+    def figure(self, row: dict[str, float | int | None]) -> None:
+        pass
+
+    def lap(self, step: int, clock: Clock, device: torch.device) -> dict[str, float]:  # noqa: ARG002
+        return clock.lap() | {"memory_mb": memory_megabytes(device)}
+
+    def flush(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
 def _events(folder: RunFolder, step: int):
     from torch.utils.tensorboard.writer import SummaryWriter
 

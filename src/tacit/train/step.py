@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import Stopped
 from tacit.data.spec import Batch, Spec
@@ -61,7 +62,7 @@ class Step:
             self.optimiser.step()
             self.method.after_step(progress)
         self.clock.samples += len(batch) * self.fabric.world_size
-        return found[-1]
+        return _mean(found)
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         """Views and loss of one batch."""
@@ -96,7 +97,7 @@ class Step:
         optimise.set_rates(self.optimiser, rate(t.schedule, step, t.warmup, steps, t.lr, t.lr_end), decay)
 
     def _refuse_non_finite(self, terms: Terms, batch: Batch, step: int) -> None:
-        if bool(torch.isfinite(terms.total)):
+        if not distributed.largest(int(not torch.isfinite(terms.total))):
             return
         broken = [name for name, value in terms.parts.items() if not bool(torch.isfinite(value).all())] or ["total"]
         files = ", ".join(self.paths(int(row)) for row in batch.ids[:4])
@@ -104,6 +105,17 @@ class Step:
             f"step {step}: the loss is not finite (term {', '.join(broken)}; batch of {len(batch)} with {files} ...); "
             "no weight was changed; lower the learning rate (--set lr=...) or use --set precision=float32"
         )
+
+
+def _mean(parts: list[Terms]) -> Terms:
+    """Of the parts that one step was made of."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def mean(name: str) -> dict[str, Tensor]:
+        return {key: torch.stack([getattr(part, name)[key] for part in parts]).mean() for key in getattr(parts[0], name)}
+
+    return Terms(torch.stack([part.total.detach() for part in parts]).mean(), mean("parts"), parts[0].chance, mean("watch"))
 
 
 Laid = TypeVar("Laid", Tensor, Method, nn.Sequential)

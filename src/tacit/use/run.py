@@ -23,7 +23,7 @@ from tacit.nn import build
 from tacit.nn.encoder import Encoder
 from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
-from tacit.train.pretrain import reopen, training_part
+from tacit.train.pretrain import reopen
 from tacit.views.image import CentreView
 
 
@@ -83,4 +83,4 @@ class OpenRun:
 
     def data(self) -> Collection:
         """What the run was trained on."""
-        return training_part(reopen(self.folder.read_config()))
+        return reopen(self.folder.read_config())
