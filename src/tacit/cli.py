@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,12 @@ def pretrain(
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="Whether a mirror image means the same")] = None,
     checkpoint_every: Annotated[str | None, typer.Option(help="Steps (500), seconds (30s) or minutes (10m)")] = None,
     stop_on: Annotated[str | None, typer.Option(help="collapse or none")] = None,
+    probe: Annotated[str | None, typer.Option(help="Labelled data to run k-NN on now and then, apart from the loss")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the encoder")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Trade time for memory in transformers")] = False,
+    log_to: Annotated[str | None, typer.Option(help="Also log to wandb or mlflow")] = None,
+    devices: Annotated[int, typer.Option(help="Processes on this machine, one per device")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines; start the same command on each, with MASTER_ADDR set")] = 1,
     max_bad: Annotated[float | None, typer.Option(help="Share of unreadable samples that stops a run before it starts")] = None,
     kind: Kind = None,
     split: Split = None,
@@ -64,6 +71,8 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out, if there is one")] = False,
 ) -> None:
     """Train an encoder on unlabelled data. This is the main job."""
+    if devices * nodes > 1:
+        _on_many(devices, nodes)
     from tacit import api
 
     if resume and out is not None and (out / "config.toml").exists():
@@ -72,7 +81,8 @@ def pretrain(
     given = _settings(set_)
     for name, value in (
         ("init", init), ("encoder", encoder), ("batch", batch), ("precision", precision), ("seed", seed),
-        ("checkpoint_every", checkpoint_every), ("stop_on", stop_on), ("max_bad", max_bad),
+        ("checkpoint_every", checkpoint_every), ("stop_on", stop_on), ("max_bad", max_bad), ("probe", probe),
+        ("compile", compile_ or None), ("recompute", recompute or None), ("log_to", log_to),
     ):  # fmt: skip
         if value is not None:
             given[name] = value
@@ -279,6 +289,20 @@ def _listener() -> Any:
     from tacit.terminal import Terminal
 
     return Terminal()
+
+
+def _on_many(devices: int, nodes: int) -> None:
+    """Become the launcher of this very command, once per device; nothing to do where a launcher started us."""
+    if "RANK" in os.environ or "SLURM_PROCID" in os.environ:
+        return
+    place = ["--standalone"]
+    if nodes > 1:
+        if "MASTER_ADDR" not in os.environ:
+            raise TacitError(f"--nodes {nodes}: set MASTER_ADDR to the first machine's address on every machine")
+        port = os.environ.get("MASTER_PORT", "29400")
+        place = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{os.environ['MASTER_ADDR']}:{port}"]
+    launch = ["-m", "torch.distributed.run", *place, "--nproc-per-node", str(devices), "-m", "tacit.cli", *sys.argv[1:]]
+    os.execv(sys.executable, [sys.executable, *launch])
 
 
 def _finish(run: Any) -> None:

@@ -21,7 +21,7 @@ class Terminal(Listener):
             return  # the bar shows it
         self.console.print(line, markup=False)
 
-    def tell(self, step: int, steps: int, loss: float, rate: float) -> None:
+    def tell(self, step: int, steps: int, loss: float, speed: dict[str, float], verdict: str) -> None:
         if not self.console.is_terminal:
             return
         if self._bar is None:
@@ -30,7 +30,9 @@ class Terminal(Listener):
             self._bar.start()
             self._task = self._bar.add_task("", total=steps)
         assert self._task is not None
-        self._bar.update(self._task, completed=step, description=f"loss {loss:.4f}  {rate:.0f} samples/s")
+        rate, waiting = speed["samples_per_second"], speed["share_waiting"]
+        description = f"{verdict}  loss {loss:.4f}  {rate:.0f} samples/s, {waiting:.0%} waiting for data"
+        self._bar.update(self._task, completed=step, description=description)
         if step >= steps:
             self._bar.stop()
             self._bar = None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
@@ -56,6 +57,7 @@ class VisionTransformer(Encoder):
         init: whose first values: `mae`, `moco` or `dino`.
 
     Attributes:
+        recompute: keep no activations of the blocks while training, but compute them anew in the backward pass.
         pos_embed: `[1, 1 + L, D]` (`[1, L, D]` without class token); a parameter if learned, else a buffer.
             Registers have no rows in it.
     """
@@ -83,6 +85,7 @@ class VisionTransformer(Encoder):
         one_of("init", init, first_values.TRANSFORMERS)
         one_of("pool", pool, ("cls", "mean") if class_token else ("mean",))
         self.width, self.depth, self.pool = width, depth, pool
+        self.recompute = False
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.table_grid = self.grid(size)
         self.offset = 0.1 if positions == "learned" else 0.0
@@ -135,6 +138,9 @@ class VisionTransformer(Encoder):
             inner = draws.within(f"blocks.{index}") if draws else None
             if attention and index == self.depth - 1:
                 x, maps = block.with_map(x, inner)  # pyright: ignore[reportCallIssue]
+            elif self.recompute and self.training:
+                # Nothing is drawn from a generator in here, so there is no state of one to bring back.
+                x = checkpoint(block, x, inner, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, inner)
             if (name := f"blocks.{index}") in taps:

@@ -15,7 +15,7 @@ from tacit.methods.method import Chosen, Facts, Method, Options
 from tacit.train.config import Training, validated
 
 DEFAULT_MINUTES = 20.0
-SHARE_FOR_STEPS = 0.93
+SHARE_FOR_STEPS = 0.9
 """Of the time; the rest goes to the verdict, checkpoints and pictures."""
 
 MOST_EPOCHS = 800

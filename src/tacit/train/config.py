@@ -43,6 +43,10 @@ class Training(BaseModel):
     held_back: int = Field(512, ge=0, description="samples kept out of training for the verdict")
     max_bad: float = Field(0.05, ge=0, le=1, description="share of unreadable samples that stops the run before training")
     checkpoint_every: str = Field("5m", pattern=r"^\d+[sm]?$", description="steps (`500`), seconds (`30s`) or minutes (`10m`)")
+    compile: bool = Field(False, description="compile the encoder with torch.compile")
+    recompute: bool = Field(False, description="compute a transformer's activations anew in backward instead of keeping them")
+    probe: str = Field("", description="labelled data to run k-NN on at every check, apart from the loss")
+    log_to: Literal["", "wandb", "mlflow"] = Field("", description="where else the numbers go")
     stop_on: Literal["collapse", "none"] = Field("collapse", description="which verdict ends a run early")
 
 

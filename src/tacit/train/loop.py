@@ -21,6 +21,8 @@ from tacit.data.spec import Batch
 from tacit.methods.method import Progress, Terms
 from tacit.train import checkpoint
 from tacit.train.folder import RunFolder
+from tacit.train.loggers import Sink
+from tacit.train.probe import Probe
 from tacit.train.record import Clock, NoRecord, Record
 from tacit.train.step import Step
 from tacit.train.verdict import Row, Verdict, judge
@@ -56,7 +58,9 @@ class Loop:
         step: updates the weights from a batch.
         loader: gives the batch of any step.
         say: takes lines for people.
-        tell: called with (step, loss, samples per second) for a progress display.
+        tell: called with (step, loss, the row of `speed.csv`, verdict so far) for a progress display.
+        probe: labelled data, for the record alone.
+        sink: where else the numbers go.
     """
 
     def __init__(
@@ -66,10 +70,13 @@ class Loop:
         watch: Watch,
         folder: RunFolder,
         say: Callable[[str], None],
-        tell: Callable[[int, float, float], None] = lambda step, loss, rate: None,
+        tell: Callable[[int, float, dict[str, float], str], None],
+        probe: Probe | None = None,
+        sink: Sink | None = None,
     ) -> None:
         self.step, self.method, self.training = step, step.method, step.training
         self.loader, self.watch, self.folder, self.say, self.tell = loader, watch, folder, say, tell
+        self.probe, self.sink = probe, sink
         self.state = State()
         self._signal = 0
 
@@ -86,7 +93,7 @@ class Loop:
         every = max(1, steps // METRIC_ROWS)
         checks = {round(share * steps) for share in CHECKS} if len(self.watch) >= 2 else set()
         with self._signals():
-            record = Record(self.folder, self.state.lengths, self.state.step) if self.first else NoRecord()
+            record = Record(self.folder, self.state.lengths, self.state.step, self.sink) if self.first else NoRecord()
             try:
                 return self._steps(record, checks, every)
             finally:
@@ -165,11 +172,14 @@ class Loop:
         state.figures = self.watch.figures(self.method.encoder, self.method.projector, self.step.device)
         if state.step == 0:
             state.untrained = state.figures
-        record.figure({"step": state.step, **state.figures})
+        probed = {} if self.probe is None else {"probe_knn": self.probe(self.method.encoder, self.step.device)}
+        record.figure({"step": state.step, **state.figures, **probed})
         verdict = self._judge()
         rank = state.figures["effective_rank"]
         if state.step > 0:
             self.say(f"step {state.step}: {verdict.verdict} - {verdict.reasons[0]}; effective rank {rank:.1f}")
+        if probed:
+            self.say(f"step {state.step}: k-NN on labelled data {probed['probe_knn']:.1%}")
         if rank > state.best_rank and state.step > 0:
             state.best_rank = rank
             self._save(record, best=True)
@@ -188,7 +198,7 @@ class Loop:
     def _speak(self, record: Record, terms: Terms) -> None:
         row = record.lap(self.state.step, self.step.clock, self.step.device)
         loss = float(terms.total.detach())
-        self.tell(self.state.step, loss, row["samples_per_second"])
+        self.tell(self.state.step, loss, row, self._judge().verdict)
         shares = ", ".join(f"{name[6:]} {row[name]:.0%}" for name in row if name.startswith("share_"))
         self.say(
             f"step {self.state.step}/{self.training.steps}  loss {loss:.4f}  "

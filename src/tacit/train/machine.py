@@ -28,7 +28,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def seconds_per_call(call: Callable[[], object], device: torch.device, at_least: int = 3, budget: float = 4.0) -> float:
+def seconds_per_call(call: Callable[[], object], device: torch.device, at_least: int = 3, budget: float = 1.0) -> float:
     """Median seconds of a call, after one uncounted: `at_least` calls, more while `budget` seconds last (10 at most)."""
 
     def once() -> float:

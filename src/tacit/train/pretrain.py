@@ -33,12 +33,14 @@ from tacit.methods.method import Method, Options, Progress
 from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.nn.init import seeded
-from tacit.train import ranks
+from tacit.nn.vit import VisionTransformer
+from tacit.train import loggers, ranks
 from tacit.train.auto import Budget, Situation
 from tacit.train.config import Training, validated
 from tacit.train.folder import RunFolder
 from tacit.train.loop import Loop, StoppedByVerdict
 from tacit.train.machine import describe, pick_device, seconds_per_call
+from tacit.train.probe import Probe
 from tacit.train.recipe import Recipe, resolve
 from tacit.train.step import Step
 from tacit.train.verdict import Verdict
@@ -73,8 +75,8 @@ class Listener:
     def say(self, line: str) -> None:
         """A line for people; it also stands in `log.txt`."""
 
-    def tell(self, step: int, steps: int, loss: float, rate: float) -> None:
-        """Progress: steps done, steps in all, last loss, samples per second."""
+    def tell(self, step: int, steps: int, loss: float, speed: dict[str, float], verdict: str) -> None:
+        """Progress: steps done, steps in all, last loss, a row of `speed.csv`, the verdict so far."""
 
 
 def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
@@ -175,14 +177,25 @@ def build_method(method: type[Method], options: Options, training: Training, spe
     if rest:
         raise TacitError(f"a batch of {training.batch} is not made of {training.accumulate} equal parts; change one of them")
     method.check(options, encoder, spec, training.size, rows)
+    if training.recompute:
+        if not isinstance(encoder, VisionTransformer):
+            raise TacitError("--recompute is for transformers: batch-norm would count every batch twice; use a vit")
+        encoder.recompute = True
     with seeded(training.seed, "method"):
-        return method(options, encoder, spec, training.size)
+        made = method(options, encoder, spec, training.size)
+    if training.compile:
+        made.student.compile()
+    return made
 
 
 def _rehearse(method: Method, training: Training) -> None:
     """Find out before anything is written whether the first weights can be read and the views be made."""
     if training.init:
         build.initialise(method.student, training.init)
+    if training.log_to:
+        loggers.require(training.log_to)
+    if training.probe:
+        Probe(training.probe, method.spec, training.size, training.seed)
     extent, ids = method.spec.size, torch.zeros(1, dtype=torch.int64)
     blank = Batch(ids, torch.zeros(1, method.spec.channels, *extent, dtype=torch.uint8), torch.tensor([extent]))
     for name, view in method.views().items():
@@ -244,7 +257,13 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], fa
         step = Step(method, training, spec, fabric, collection.index.path)
         seen = as_seen(method)
         watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probe_view(seen, training.size), seen, training.seed)
-        loop = Loop(step, loader, watch, folder, say, lambda *seen: listener.tell(seen[0], training.steps, *seen[1:]))
+
+        def tell(done: int, loss: float, speed: dict[str, float], verdict: str) -> None:
+            listener.tell(done, training.steps, loss, speed, verdict)
+
+        probe = Probe(training.probe, seen, training.size, training.seed) if first and training.probe else None
+        sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
+        loop = Loop(step, loader, watch, folder, say, tell, probe, sink)
         if folder.last.exists():
             loop.restore()
             say(f"going on after step {loop.state.step} of {training.steps}")

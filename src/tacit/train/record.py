@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from tacit.train.folder import RunFolder, Table
+from tacit.train.loggers import Sink
 from tacit.train.machine import memory_megabytes
 
 PHASES = ("waiting", "views", "forward", "backward", "optimiser")
@@ -42,8 +43,9 @@ class Clock:
 class Record:
     """The tables of a run and its TensorBoard events. Metrics and figures hold no times, so that equal runs are equal."""
 
-    def __init__(self, folder: RunFolder, lengths: dict[str, int], step: int) -> None:
+    def __init__(self, folder: RunFolder, lengths: dict[str, int], step: int, sink: Sink | None = None) -> None:
         """Go on at `step` where tables had these `lengths` (bytes); an empty dictionary starts afresh."""
+        self._sink = sink
         self.metrics = Table(folder.metrics, lengths.get("metrics", 0))
         self.figures = Table(folder.figures, lengths.get("figures", 0))
         self.speed = Table(folder.speed, lengths.get("speed", 0))
@@ -73,12 +75,16 @@ class Record:
         for table in (self.metrics, self.figures, self.speed):
             table.close()
         self._events.close()
+        if self._sink is not None:
+            self._sink.close()
 
     def _scalars(self, group: str, row: dict[str, float | int | None]) -> None:
         step = int(row["step"] or 0)
-        for name, value in row.items():
-            if name not in ("step", "epoch") and value is not None:
-                self._events.add_scalar(f"{group}/{name}", value, step)
+        figures = {f"{group}/{name}": v for name, v in row.items() if name not in ("step", "epoch") and v is not None}
+        for name, value in figures.items():
+            self._events.add_scalar(name, value, step)
+        if self._sink is not None:
+            self._sink.log(figures, step)
 
 
 class NoRecord(Record):

@@ -1,0 +1,85 @@
+"""What can be switched on beside plain training changes nothing that it should not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import tacit
+from tacit.core.errors import TacitError
+from tacit.nn import build
+from tacit.train.folder import read_table
+
+SAMPLE = "sample:fashion_mnist_sprite"
+OPTIONS: dict[str, Any] = {"precision": "float32", "batch": 64, "size": 16, "encoder": "vit-micro/4"}
+
+
+def run(out: Path, **more: Any) -> Path:
+    tacit.pretrain("mae", SAMPLE, out=out, steps=4, options=OPTIONS | more, device="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("plain") / "run")
+
+
+def test_a_probe_writes_its_figure_and_changes_no_weight(plain: Path, tmp_path: Path) -> None:
+    probed = run(tmp_path / "run", probe=SAMPLE)
+    found = read_table(probed / "figures.csv")["probe_knn"]
+    assert all(value is not None and 0 < value < 1 for value in found)
+    assert (plain / "encoder.safetensors").read_bytes() == (probed / "encoder.safetensors").read_bytes()
+    assert (plain / "verdict.json").read_bytes() == (probed / "verdict.json").read_bytes()
+
+
+def test_a_probe_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(TacitError, match="channel"):
+        run(tmp_path / "run", probe="sample:bccd_cells")
+    assert not (tmp_path / "run").exists()
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    x = torch.rand(4, 3, 16, 16)
+    found = []
+    for recompute in (False, True):
+        encoder = build.encoder("vit-micro/4", 3, 16).double()
+        encoder.recompute = recompute  # pyright: ignore[reportAttributeAccessIssue]
+        encoder(x.double()).pooled.square().sum().backward()
+        found.append([p.grad for p in encoder.parameters() if p.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_recomputing_a_residual_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TacitError, match="transformers"):
+        tacit.pretrain(
+            "simclr", SAMPLE, out=tmp_path / "r", steps=1, options=OPTIONS | {"encoder": "resnet-mini", "recompute": True}
+        )
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_trains_to_the_same_within_rounding(plain: Path, tmp_path: Path) -> None:
+    compiled = run(tmp_path / "run", compile=True)
+    one, two = (read_table(folder / "metrics.csv")["loss"] for folder in (plain, compiled))
+    assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_numbers_go_to_a_logger_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+    logger = SimpleNamespace(log=lambda figures, step: seen.append((step, figures)), finish=lambda: seen.append((-1, {})))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **how: logger))
+    run(tmp_path / "run", log_to="wandb")
+    assert any("train/loss" in figures for _, figures in seen)
+    assert seen[-1][0] == -1
+
+
+def test_a_logger_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(TacitError, match=r"tacit\[loggers\]"):
+        run(tmp_path / "run", log_to="mlflow")
+    assert not (tmp_path / "run").exists()
