@@ -58,9 +58,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """A folder of 40 made-up colour pictures of different sizes, in two class folders."""
+    """A folder of 60 made-up colour pictures of different sizes, in two class folders."""
     generator = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(60):
         folder = tmp_path / "photographs" / ("cats" if number % 2 else "dogs")
         folder.mkdir(parents=True, exist_ok=True)
         height, width = generator.integers(20, 40, 2)
