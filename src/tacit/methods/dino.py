@@ -108,6 +108,7 @@ class DINO(Method):
             max(quarter, min(1024, 2 ** int(math.log2(facts.samples)))), 4096 if facts.samples <= 50_000 else 65536
         )
         kept = min(max(1 - 20 / facts.steps, 0.98), 0.9995)
+        few = "; for so few steps simclr is the better choice" if facts.steps < 1500 else ""
         rows = 2 * facts.batch
         epochs = facts.steps / max(1, facts.samples // facts.batch)
         variant, _, patch = facts.encoder.partition("/")
@@ -121,7 +122,7 @@ class DINO(Method):
             "prototypes": Chosen(prototypes, f"{facts.samples} samples"),
             "head_width": Chosen(512, "small data"),
             "centre_momentum": Chosen(0.9 if rows >= 128 else 1 - 0.1 * rows / 128, f"{rows} teacher rows a step"),
-            "momentum": Chosen(kept, f"a memory of about 5 % of {facts.steps} steps"),
+            "momentum": Chosen(kept, f"a memory of about 5 % of {facts.steps} steps{few}"),
             "freeze_last": Chosen(round(min(1.0, 0.03 * epochs), 4), "3 % of the run, one epoch at most"),
             "teacher_temperature": Chosen(0.07 if long else 0.04, f"{facts.steps} steps"),
             "temperature_epochs": Chosen(max(1, round(0.3 * epochs)) if long else 0, f"{facts.steps} steps"),

@@ -34,7 +34,7 @@ from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.nn.init import seeded
 from tacit.nn.vit import VisionTransformer
-from tacit.train import loggers, ranks
+from tacit.train import loggers, ranks, trust
 from tacit.train.auto import Budget, Situation
 from tacit.train.config import Training, validated
 from tacit.train.folder import RunFolder
@@ -107,6 +107,7 @@ def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
             "and some hundreds to be of use"
         )
     folder = RunFolder.unused(request.out, method.name, short_name(request.data))
+    trust.remember(str(request.given.get("encoder", "")))
     device = pick_device(request.device)
     spec = measure(collection)
     recipe = decide(method, request, spec, survey(collection, spec), device, start)
@@ -128,6 +129,7 @@ def resume(path: str | Path, data: Any = None, listener: Listener | None = None)
     if folder.finished:
         raise TacitError(f"{path} is finished; nothing is left to do")
     config = folder.read_config()
+    trust.require(config["train"]["encoder"], path)
     collection = reopen(config, data)
     if collection.fingerprint != config["data"]["fingerprint"]:
         raise TacitError(

@@ -21,6 +21,7 @@ from tacit.data.spec import Batch, Spec
 from tacit.evaluation.features import Encode
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
+from tacit.train import trust
 from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
 from tacit.train.pretrain import reopen
@@ -46,6 +47,7 @@ class OpenRun:
         try:
             self.spec = Spec.from_dict(self.kept["spec"])
             self.size, self.seed = int(self.kept["size"]), int(self.kept["seed"])
+            trust.require(str(self.kept["encoder"]["name"]), path)
         except (KeyError, TypeError, ValueError) as problem:
             raise TacitError(f"{self.folder.encoder} lacks or garbles {problem}; restore it") from problem
 
