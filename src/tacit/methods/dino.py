@@ -8,7 +8,7 @@ two together keep it from collapsing. The teacher never gets a gradient; it foll
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +17,19 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views
+from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import heaviest, shown, strip
-from tacit.methods.simclr import blurred, contrastive_views
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads import DINOHead
 from tacit.nn.vit import VARIANTS, VisionTransformer
 from tacit.objectives.distil import cross_view, entropy, recentre, sharpen, teacher_temperature
 from tacit.objectives.precision import wide
-from tacit.views.image import ImageView, Jitter
 from tacit.views.view import View
 
 
-class DINOOptions(Options):
+class DINOOptions(BYOLOptions):
     prototypes: int = option(
         65536, "K, what teacher and student spread their opinion over", auto="about a quarter of the samples", ge=2
     )
@@ -58,8 +57,6 @@ class DINOOptions(Options):
     local_size: int = option(96, "side of a small crop in pixels", auto="half the view", ge=4)
     global_area: float = option(0.4, "least share of the image in a large crop", gt=0, le=1)
     local_area: tuple[float, float] = option((0.05, 0.4), "share of the image in a small crop", auto="0.1 to 0.4")
-    jitter: float = option(1.0, "strength of the colour jitter (0.4, 0.4, 0.2, 0.1)", auto="as published", ge=0, le=2)
-    grey: float = option(0.2, "chance of a grey view", auto="0 where there is no colour", ge=0, le=1)
     blur: float = option(
         1.0,
         "chance of a blurred first crop; half of it for small crops, a tenth for the second",
@@ -67,9 +64,6 @@ class DINOOptions(Options):
         ge=0,
         le=1,
     )
-    solarise: float = option(0.2, "chance that the second crop is solarised", auto="0 below 48 pixels", ge=0, le=1)
-    flip: float = option(0.5, "chance of a mirrored view", auto="0 where a mirror image means something else", ge=0, le=1)
-    normalise: Literal["none", "data", "imagenet"] = option("imagenet", "what is subtracted and divided by", auto="data")
 
 
 class DINO(Method):
@@ -177,25 +171,12 @@ class DINO(Method):
         return self.teacher_head
 
     def views(self) -> dict[str, View]:
-        o, s = self.options, self.options.jitter
-
-        def view(size: int, area: tuple[float, float], blur: float, solarise: float = 0.0) -> ImageView:
-            return ImageView(
-                size,
-                area=area,
-                flip=o.flip,
-                jitter=Jitter(0.4 * s, 0.4 * s, 0.2 * s, 0.1 * s, probability=0.8),
-                grey=o.grey,
-                blur=blurred(blur, self.size),
-                solarise=solarise,
-                normalise=o.normalise,
-            )
-
-        large = (o.global_area, 1.0)
+        o, large = self.options, (self.options.global_area, 1.0)
+        small = byol_view(o, o.local_size, o.local_area, 0.5 * o.blur, of=self.size)
         return {
-            "global1": view(self.size, large, o.blur),
-            "global2": view(self.size, large, 0.1 * o.blur, o.solarise),
-            **{f"local{i + 1}": view(o.local_size, o.local_area, 0.5 * o.blur) for i in range(o.local_crops)},
+            "global1": byol_view(o, self.size, large, o.blur),
+            "global2": byol_view(o, self.size, large, 0.1 * o.blur, o.solarise),
+            **{f"local{i + 1}": small for i in range(o.local_crops)},
         }
 
     def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:

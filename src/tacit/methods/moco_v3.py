@@ -17,19 +17,18 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views, published_resnet
+from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import contrast
-from tacit.methods.simclr import blurred, contrastive_views, published_resnet
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads import moco_mlp
 from tacit.nn.vit import VisionTransformer
 from tacit.objectives.contrast import moco, moco_chance
-from tacit.views.image import ImageView, Jitter
 from tacit.views.view import View
 
 
-class MoCoV3Options(Options):
+class MoCoV3Options(BYOLOptions):
     temperature: float = option(0.2, "divides the cosine similarities", gt=0)
     momentum: float = option(0.99, "how much of the momentum copy stays at the first step", auto="1 - 30 / steps", ge=0, le=1)
     momentum_rises: bool = option(True, "whether that grows to 1 along half a cosine; else it stays (at 0: shared weights)")
@@ -41,14 +40,9 @@ class MoCoV3Options(Options):
     predictor_norm: bool = option(True, "batch-norm at the predictor's end (ResNet: not)", auto="false for ResNets")
     freeze_patches: bool = option(True, "keep a transformer's patch projection at its random values")
     area: float = option(0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels", gt=0, le=1)
-    jitter: float = option(1.0, "strength of the colour jitter (0.4, 0.4, 0.2, 0.1)", auto="as published", ge=0, le=2)
-    grey: float = option(0.2, "chance of a grey view", auto="0 where there is no colour", ge=0, le=1)
     blur: float = option(
         1.0, "chance of a blurred first view; a tenth of it for the second", auto="0 below 48 pixels", ge=0, le=1
     )
-    solarise: float = option(0.2, "chance that the second view is solarised", auto="0 below 48 pixels", ge=0, le=1)
-    flip: float = option(0.5, "chance of a mirrored view", auto="0 where a mirror image means something else", ge=0, le=1)
-    normalise: Literal["none", "data", "imagenet"] = option("imagenet", "what is subtracted and divided by", auto="data")
 
 
 class MoCoV3(Method):
@@ -130,21 +124,11 @@ class MoCoV3(Method):
         return isinstance(self.student, VisionTransformer) or parameter.ndim > 1
 
     def views(self) -> dict[str, View]:
-        o, s = self.options, self.options.jitter
-
-        def view(blur: float, solarise: float) -> ImageView:
-            return ImageView(
-                self.size,
-                area=(o.area, 1.0),
-                flip=o.flip,
-                jitter=Jitter(0.4 * s, 0.4 * s, 0.2 * s, 0.1 * s, probability=0.8),
-                grey=o.grey,
-                blur=blurred(blur, self.size),
-                solarise=solarise,
-                normalise=o.normalise,
-            )
-
-        return {"view1": view(o.blur, 0.0), "view2": view(0.1 * o.blur, o.solarise)}
+        o, area = self.options, (self.options.area, 1.0)
+        return {
+            "view1": byol_view(o, self.size, area, o.blur),
+            "view2": byol_view(o, self.size, area, 0.1 * o.blur, o.solarise),
+        }
 
     def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
         x1, x2 = views["view1"], views["view2"]

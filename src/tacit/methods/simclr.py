@@ -17,16 +17,17 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.augment import AugmentedOptions, blurred, contrastive_views, published_resnet
+from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import contrast
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads import SimCLRProjector
 from tacit.objectives.contrast import nt_xent, nt_xent_chance
-from tacit.views.image import Blur, ImageView, Jitter
+from tacit.views.image import ImageView, Jitter
 from tacit.views.view import View
 
 
-class SimCLROptions(Options):
+class SimCLROptions(AugmentedOptions):
     temperature: float = option(
         0.1, "divides the cosine similarities", auto="0.2, or 0.5 for long runs and where there are near-duplicates", gt=0
     )
@@ -38,9 +39,7 @@ class SimCLROptions(Options):
     reduction: Literal["official", "paper"] = option("official", "sum of both directions' means, or half of it")
     area: float = option(0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels", gt=0, le=1)
     jitter: float = option(1.0, "strength of the colour jitter", auto="0.5 up to 64 pixels", ge=0, le=1.25)
-    grey: float = option(0.2, "chance of a grey view", auto="0 where there is no colour", ge=0, le=1)
     blur: float = option(0.5, "chance of a blurred view", auto="0 below 48 pixels", ge=0, le=1)
-    flip: float = option(0.5, "chance of a mirrored view", auto="0 where a mirror image means something else", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet"] = option("none", "what is subtracted and divided by", auto="data")
 
 
@@ -128,28 +127,3 @@ class SimCLR(Method):
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         x = torch.cat([views["view1"], views["view2"]])
         return contrast(views["view1"], views["view2"], self.head(self.student(x).pooled))
-
-
-def published_resnet(encoder: str) -> dict[str, Any]:
-    """Residual blocks of the published sizes start as their shortcuts; so few blocks as `resnet-mini` has do not need that."""
-    return {"zero_gain": True} if encoder.startswith("resnet") and encoder != "resnet-mini" else {}
-
-
-def contrastive_views(facts: Facts) -> dict[str, Chosen]:
-    """View strength by size and by what the data is, for methods that compare augmented views."""
-    small, colour = facts.size <= 64, facts.spec.channels == 3
-    return {
-        "area": Chosen(0.2, f"views of {facts.size} pixels") if small else Chosen(0.08, "large views"),
-        "jitter": Chosen(1.0, "large views in colour") if colour and not small else Chosen(0.5, "small or grey pictures"),
-        "grey": Chosen(0.2, "colour pictures") if colour else Chosen(0.0, "no colour to take away"),
-        "blur": Chosen(0.0, "blur below 48 pixels wipes out what there is") if facts.size < 48 else Chosen(0.5, "as published"),
-        "flip": Chosen(0.0, "drawings may mean something else in a mirror (--mirror if not)")
-        if facts.mirrored is False
-        else Chosen(0.5, "mirror images mean the same, as far as is known"),
-        "normalise": Chosen("data", "the data's own mean and deviation"),
-    }
-
-
-def blurred(chance: float, size: int) -> Blur | None:
-    """The published blur, 0.1 to 2 pixels of views of 224, and in proportion less in smaller ones."""
-    return Blur(0.1, max(0.1, 2.0 * min(1.0, size / 224)), chance) if chance else None
