@@ -1,6 +1,7 @@
 """Fill in the sections of the documents that are made from the code: `python docs/generated.py`.
 
-A section lies between `<!-- begin NAME -->` and `<!-- end NAME -->`. What is made by a benchmark is not touched here.
+A section lies between `<!-- begin NAME -->` and `<!-- end NAME -->`: tables of methods from the catalogue, and what was
+measured from `benchmarks/results/hosts.json`.
 """
 
 from __future__ import annotations
@@ -34,10 +35,34 @@ def methods(folder: str) -> str:
     return "\n".join(rows)
 
 
+def measured(host: str | None = None) -> str:
+    """k-NN / linear probe in per cent on test, of all hosts or of one; with the machine, and how long each run was."""
+    content = json.loads((ROOT / "benchmarks/results/hosts.json").read_text())
+    runs = [run for run in content["runs"] if "stopped" not in run and host in (None, run["host"])]
+    lines = [
+        "| set | method | k-NN / linear | untrained | raw pixels | verdict | samples seen |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        cells = [f"{100 * run[f'knn {of}']:.1f} / {100 * run[f'linear {of}']:.1f}" for of in ("run", "untrained", "input")]
+        rest = (run["verdict"], f"{run['samples_seen']:,}")
+        lines.append(f"| {' | '.join((run['data'].removeprefix('sample:'), run['host'], *cells, *rest))} |")
+    machine, minutes = content["machine"], sorted({f"{run['minutes']:g}" for run in runs})
+    lines += [
+        "",
+        f"Per cent on test; one seed, {' or '.join(minutes)} minutes each, on {machine['cores']} cores of {machine['processor']}.",
+    ]
+    return "\n".join(lines)
+
+
 def current() -> Iterator[tuple[Path, str]]:
     """Every page with such a section, and what it should say."""
     for page, folder in ((ROOT / "README.md", "docs/methods/"), (ROOT / "docs/methods/README.md", "")):
-        yield page, section(page.read_text(), "methods", methods(folder))
+        text = section(page.read_text(), "methods", methods(folder))
+        yield page, section(text, "measured", measured()) if "<!-- begin measured -->" in text else text
+    for name in json.loads((ROOT / "src/tacit/methods/catalogue.json").read_text()):
+        page = ROOT / f"docs/methods/{name}.md"
+        yield page, section(page.read_text(), "measured", measured(name))
 
 
 if __name__ == "__main__":
