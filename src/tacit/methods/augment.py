@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from tacit.methods.method import Chosen, Facts, Options, option
@@ -55,6 +56,16 @@ def contrastive_views(facts: Facts) -> dict[str, Chosen]:
         if facts.mirrored is False
         else Chosen(0.5, "mirror images mean the same, as far as is known"),
         "normalise": Chosen("data", "the data's own mean and deviation"),
+    }
+
+
+def contrastive_training(facts: Facts) -> dict[str, Chosen]:
+    """How methods that contrast the views of a batch are optimised on small data."""
+    return {
+        "train.optimiser": Chosen("adamw", "LARS pays from batches of 1,024 on"),
+        "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
+        "train.beta2": Chosen(0.99, "short runs"),
+        "train.weight_decay": Chosen(0.02, "small data"),
     }
 
 

@@ -7,7 +7,6 @@ from the other view alone. Keys never carry a gradient; the copy moves before it
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views, published_resnet
+from tacit.methods.augment import BYOLOptions, byol_view, contrastive_training, contrastive_views, published_resnet
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import contrast
 from tacit.nn.ema import follow, momentum, teacher_of
@@ -73,22 +72,21 @@ class MoCoV3(Method):
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
         resnet = "resnet" in facts.encoder
         kept = min(max(1 - 30 / facts.steps, 0.9), 0.996)
-        views = contrastive_views(facts)
         small = facts.size < 48
-        return views | {
-            "momentum": Chosen(kept, f"a memory of about 3 % of {facts.steps} steps"),
-            "head_width": Chosen(512, "small data"),
-            "head_out": Chosen(128, "small data"),
-            "projector_layers": Chosen(2 if resnet else 3, "as published for this kind of encoder"),
-            "predictor_norm": Chosen(not resnet, "as published for this kind of encoder"),
-            "jitter": Chosen(1.0, "as published"),
-            "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
-            "solarise": Chosen(0.0 if small else 0.2, "views of less than 48 pixels" if small else "as published"),
-            "train.optimiser": Chosen("adamw", "LARS pays from batches of 1,024 on"),
-            "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
-            "train.beta2": Chosen(0.99, "short runs"),
-            "train.weight_decay": Chosen(0.02, "small data"),
-        }
+        return (
+            contrastive_views(facts)
+            | contrastive_training(facts)
+            | {
+                "momentum": Chosen(kept, f"a memory of about 3 % of {facts.steps} steps"),
+                "head_width": Chosen(512, "small data"),
+                "head_out": Chosen(128, "small data"),
+                "projector_layers": Chosen(2 if resnet else 3, "as published for this kind of encoder"),
+                "predictor_norm": Chosen(not resnet, "as published for this kind of encoder"),
+                "jitter": Chosen(1.0, "as published"),
+                "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
+                "solarise": Chosen(0.0 if small else 0.2, "views of less than 48 pixels" if small else "as published"),
+            }
+        )
 
     @classmethod
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:

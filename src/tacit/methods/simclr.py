@@ -7,7 +7,6 @@ There is no teacher, no queue and no stop-gradient; both views go through the ne
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.augment import AugmentedOptions, blurred, contrastive_views, published_resnet
+from tacit.methods.augment import AugmentedOptions, blurred, contrastive_training, contrastive_views, published_resnet
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import contrast
 from tacit.nn.encoder import Encoder
@@ -74,15 +73,15 @@ class SimCLR(Method):
             temperature = Chosen(0.5, "near-duplicates would be pushed apart")
         else:
             temperature = Chosen(0.5, "a long run") if facts.steps > 20_000 else Chosen(0.2, f"batches of {facts.batch}")
-        return contrastive_views(facts) | {
-            "temperature": temperature,
-            "head_layers": Chosen(2, "enough for short runs"),
-            "head_width": Chosen(256, "at least 256"),
-            "train.optimiser": Chosen("adamw", "LARS pays from batches of 1,024 on"),
-            "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
-            "train.beta2": Chosen(0.99, "short runs"),
-            "train.weight_decay": Chosen(0.02, "small data"),
-        }
+        return (
+            contrastive_views(facts)
+            | contrastive_training(facts)
+            | {
+                "temperature": temperature,
+                "head_layers": Chosen(2, "enough for short runs"),
+                "head_width": Chosen(256, "at least 256"),
+            }
+        )
 
     @classmethod
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tacit.core.errors import TacitError, one_of
 from tacit.methods.method import Chosen, Options
 from tacit.train.auto import HELD_BACK, Budget, Situation, fitted
 from tacit.train.config import Training, option_owner, validated
+from tacit.train.schedule import scaled
 
 RECIPES = ("auto", "paper", "quick")
 QUICK_MINUTES = 2.0
@@ -85,7 +86,7 @@ def published(situation: Situation) -> dict[str, Chosen]:
         "batch": Chosen(batch, "as published"),
         "steps": Chosen(steps, why),
         "warmup": Chosen(min(steps // 2, warmup_epochs * epoch_steps), f"{warmup_epochs} epochs"),
-        "lr": Chosen(rate * batch / 256, f"{rate:g} x batch / 256"),
+        "lr": Chosen(scaled(rate, batch), f"{rate:g} x batch / 256"),
         "held_back": Chosen(situation.held_back, HELD_BACK),
     }
     return {f"train.{name}": value for name, value in values.items()}
