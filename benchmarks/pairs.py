@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tacit.train.machine import describe
 RESULTS = Path(__file__).parent / "results"
 
 
-def alternate(sides: dict[str, Callable[[], object]], pairs: int = 5) -> dict[str, list[float]]:
+def alternate(sides: Mapping[str, Callable[[], object]], pairs: int = 5) -> dict[str, list[float]]:
     """Seconds of each side, `pairs` times in turn, after one round that is not counted."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(pairs + 1):

@@ -210,7 +210,7 @@ def test_export_to_onnx_gives_the_same_features(name, finished):
 def facts(spec: Spec, size: int = 16, encoder: str = "vit-micro/4", **known: Any) -> Facts:
     usual: dict[str, Any] = {
         "samples": 800, "duplicates": 0.0, "sparse": 0.0, "flat": 0.0, "mirrored": None, "batch": 32, "steps": 200,
-        "device": "cpu",
+        "width": 64, "device": "cpu",
     }  # fmt: skip
     return Facts(spec=spec, size=size, encoder=encoder, **{**usual, **known})
 

@@ -327,3 +327,17 @@ def test_half_precision_keeps_the_residual_stream_wide():
         seen = model(X.float(), taps=["blocks.0"])
     assert seen.taps["blocks.0"].dtype == torch.float32
     torch.testing.assert_close(seen.tokens.double(), model.double()(X).tokens, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("tokens", [5, 70, 1100])
+def test_attention_in_bfloat16_is_that_in_float32_within_rounding(tokens):
+    """Short sequences are written out on a processor, long ones go through the fused kernel."""
+    attention, x = Attention(32, 4), torch.randn(2, tokens, 32, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    exact = attention(x)
+    (wanted,) = torch.autograd.grad(exact.square().sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = attention(x)
+    (found,) = torch.autograd.grad(rough.float().square().sum(), x)
+    torch.testing.assert_close(rough.float(), exact, rtol=0.03, atol=0.03 * float(exact.detach().abs().max()))
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05 * float(wanted.abs().max()))

@@ -25,9 +25,9 @@ def nothing(image: torch.Tensor) -> ColourMap:
     return scaling(ones, 0 * ones)
 
 
-def jittered(image, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0, order=(0, 1, 2, 3)) -> torch.Tensor:
+def jittered(image, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0, order=(0, 1, 2, 3), lift=0.0) -> torch.Tensor:
     batch = len(image)
-    values = (torch.as_tensor(v, dtype=image.dtype).expand(batch) for v in (brightness, contrast, saturation, hue))
+    values = (torch.as_tensor(v, dtype=image.dtype).expand(batch) for v in (brightness, lift, contrast, saturation, hue))
     return colour.jitter(nothing(image), image.mean((2, 3)), *values, torch.tensor(order).expand(batch, 4))(image)
 
 
@@ -77,10 +77,17 @@ def test_every_sample_has_factors_and_an_order_of_its_own():
     brightness, hue = torch.tensor([0.7, 1.0, 1.3]), torch.tensor([0.0, 0.1, -0.2])
     orders = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
     contrast = torch.tensor([0.5, 0.8, 1.2])
-    together = colour.jitter(nothing(image), image.mean((2, 3)), brightness, contrast, contrast, hue, orders)(image)
+    together = colour.jitter(nothing(image), image.mean((2, 3)), brightness, 0 * hue, contrast, contrast, hue, orders)(image)
     for i in range(3):
         alone = jittered(image[i : i + 1], brightness[i], contrast[i], contrast[i], hue[i], orders[i].tolist())
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_a_lift_is_added_when_the_turn_of_brightness_comes():
+    image = picture()
+    torch.testing.assert_close(jittered(image, lift=0.2), image + 0.2, rtol=0, atol=1e-6)
+    after = jittered(image, lift=0.2, contrast=0.5, order=(1, 0, 2, 3))
+    torch.testing.assert_close(after, jittered(image, contrast=0.5) + 0.2, rtol=0, atol=1e-6)
 
 
 def test_order_matters():

@@ -67,7 +67,7 @@ def facts(**known: Any) -> Facts:
     """A few thousand small pictures on a processor, but for what is known better."""
     usual: dict[str, Any] = {
         "spec": SPEC, "samples": 4000, "duplicates": 0.0, "sparse": 0.0, "flat": 0.0, "mirrored": None, "batch": 128,
-        "steps": 2000, "size": 32, "encoder": "resnet-mini", "device": "cpu",
+        "steps": 2000, "size": 32, "encoder": "resnet-mini", "width": 256, "device": "cpu",
     }  # fmt: skip
     return Facts(**{**usual, **known})
 

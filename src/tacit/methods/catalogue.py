@@ -47,6 +47,7 @@ def _describe(method: Any) -> dict[str, Any]:
             for name, info in method.Options.model_fields.items()
         },
         "training": method.paper_training,
+        "columns": method.paper_columns,
     }
 
 
@@ -81,6 +82,10 @@ def details(name: str) -> str:
             f"      paper: {json.dumps(info['paper'])}   auto and quick: {info['auto']}",
         ]
     lines += ["", "training as published (--recipe paper): " + ", ".join(f"{k} {v}" for k, v in entry["training"].items())]
+    lines += [
+        f"  --recipe paper:{column}: " + ", ".join(f"{k} {v}" for k, v in changed.items())
+        for column, changed in entry["columns"].items()
+    ]
     return "\n".join(lines)
 
 

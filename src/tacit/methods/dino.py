@@ -28,6 +28,9 @@ from tacit.objectives.distil import cross_view, entropy, recentre, sharpen, teac
 from tacit.objectives.precision import wide
 from tacit.views.view import View
 
+LONGER = {"teacher_temperature": 0.07, "temperature_epochs": 30, "fixed_gain": False}
+MORE_CROPS = {"global_area": 0.25, "local_crops": 10, "local_area": (0.05, 0.25)}
+
 
 class DINOOptions(BYOLOptions):
     prototypes: int = option(
@@ -93,6 +96,12 @@ class DINO(Method):
         "weight_decay_end": 0.4,
         "clip": 3.0,
         "clip_per_tensor": True,
+    }
+    paper_columns = {
+        "300": LONGER | {"epochs": 300},
+        "800": LONGER | MORE_CROPS | {"epochs": 800, "clip": 0.0, "lr_end": 1e-5},
+        "two-crops": {"local_crops": 0, "global_area": 0.14},
+        "resnet50": {"encoder": "resnet50", "global_area": 0.14, "local_area": (0.05, 0.14)},
     }
 
     @classmethod

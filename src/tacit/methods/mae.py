@@ -76,6 +76,11 @@ class MAE(Method):
         "beta2": 0.95,
         "weight_decay": 0.05,
     }
+    paper_columns = {
+        "1600": {"epochs": 1600},
+        "vit-large": {"encoder": "vit-large/16"},
+        "vit-huge": {"encoder": "vit-huge/14"},
+    }
 
     @classmethod
     def auto(cls, facts: Facts) -> dict[str, Chosen]:

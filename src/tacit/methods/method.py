@@ -89,6 +89,7 @@ class Facts:
         steps: how many steps the run has (an estimate until throughput is measured).
         size: side of the view, in pixels.
         encoder: name of the encoder that was chosen.
+        width: of the features that this encoder gives.
         device: `cpu`, `cuda` or `mps`.
     """
 
@@ -102,6 +103,7 @@ class Facts:
     steps: int
     size: int
     encoder: str
+    width: int
     device: str
 
 
@@ -132,6 +134,8 @@ class Method(nn.Module):
     Options: ClassVar[type[Options]]
     paper_training: ClassVar[dict[str, Any]] = {}
     """The card's recipe for everything that is not the method's own: encoder, batch, optimiser, rate, schedule."""
+    paper_columns: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Further recipes of the card, `--recipe paper:NAME`: what differs from the first one, of its options and of training."""
 
     def __init__(self, options: Any, encoder: Encoder, spec: Spec, size: int) -> None:
         super().__init__()
@@ -172,6 +176,9 @@ class Method(nn.Module):
     def decays(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay acts on a parameter: on all with two or more dimensions, unless the card says otherwise."""
         return parameter.ndim > 1
+
+    def before_step(self, progress: Progress) -> None:
+        """Before the first pass of a step: copies that move before they teach. A pass itself changes no weight."""
 
     def after_backward(self, progress: Progress) -> None:
         """Between clipping and the optimiser's step: freezing by dropping gradients."""

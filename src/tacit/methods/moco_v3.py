@@ -26,6 +26,19 @@ from tacit.nn.vit import VisionTransformer
 from tacit.objectives.contrast import moco, moco_chance
 from tacit.views.view import View
 
+RESIDUAL = {
+    "encoder": "resnet50",
+    "epochs": 100,
+    "warmup_epochs": 10,
+    "optimiser": "lars",
+    "lr_per_256": 0.6,
+    "weight_decay": 1e-6,
+    "temperature": 1.0,
+    "projector_layers": 2,
+    "predictor_norm": False,
+    "area": 0.2,
+}
+
 
 class MoCoV3Options(BYOLOptions):
     temperature: float = option(0.2, "divides the cosine similarities", gt=0)
@@ -66,6 +79,12 @@ class MoCoV3(Method):
         "optimiser": "adamw",
         "lr_per_256": 1.5e-4,
         "weight_decay": 0.1,
+    }
+    paper_columns = {
+        "resnet50": RESIDUAL,
+        "resnet50-300": RESIDUAL | {"epochs": 300, "lr_per_256": 0.3},
+        "resnet50-1000": RESIDUAL | {"epochs": 1000, "lr_per_256": 0.3, "weight_decay": 1.5e-6, "momentum": 0.996},
+        "vit-base": {"encoder": "vit-base/16"},
     }
 
     @classmethod
@@ -109,7 +128,6 @@ class MoCoV3(Method):
             self.predictor = moco_mlp([o.head_out, o.head_width, o.head_out], o.predictor_norm, o.head_norm)
         self.teacher = teacher_of(encoder)
         self.teacher_head = teacher_of(self.head)
-        self.moved = -1
         if o.freeze_patches and isinstance(encoder, VisionTransformer):
             encoder.patch_embed.requires_grad_(False)
 
@@ -132,7 +150,6 @@ class MoCoV3(Method):
         x1, x2 = views["view1"], views["view2"]
         q1, q2 = self.query(x1), self.query(x2)  # [N, P], each view by itself
         with torch.no_grad():
-            self.move(progress)
             k1, k2 = (distributed.gather(self.key(x)) for x in (x1, x2))  # [W N, P]
         offset = distributed.rank() * len(q1)
         t = self.options.temperature
@@ -145,11 +162,8 @@ class MoCoV3(Method):
     def key(self, x: Tensor) -> Tensor:
         return self.teacher_head(self.teacher(x).pooled)
 
-    def move(self, progress: Progress) -> None:
-        """The momentum copy follows before it makes keys: once a step, of however many passes that step is made."""
-        if not self.training or self.moved == progress.step:
-            return
-        self.moved = progress.step
+    def before_step(self, progress: Progress) -> None:
+        """The momentum copy follows before it makes keys."""
         o = self.options
         kept = momentum(progress.fraction, o.momentum) if o.momentum_rises else o.momentum
         follow(self.teacher, self.student, kept)

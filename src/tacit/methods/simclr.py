@@ -31,13 +31,14 @@ class SimCLROptions(AugmentedOptions):
         0.1, "divides the cosine similarities", auto="0.2, or 0.5 for long runs and where there are near-duplicates", gt=0
     )
     head_layers: Literal[0, 1, 2, 3] = option(3, "layers of the projection head (v1: 2, v2: 3)", auto="2")
-    head_width: int = option(0, "hidden width of the projection head; 0: as wide as the features", auto="at least 256", ge=0)
+    head_width: int = option(0, "hidden width of the projection head; 0: that of the features", auto="at least 256", ge=0)
     head_out: int = option(128, "dimensions in which views are compared", ge=1)
     unit_length: bool = option(True, "put embeddings on the sphere before they are compared (hidden_norm)")
     gather: bool = option(True, "take negatives from all processes, not only from one's own")
     reduction: Literal["official", "paper"] = option("official", "sum of both directions' means, or half of it")
     area: float = option(0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels", gt=0, le=1)
     jitter: float = option(1.0, "strength of the colour jitter", auto="0.5 up to 64 pixels", ge=0, le=1.25)
+    brightness: Literal["multiply", "add"] = option("multiply", "how jitter changes brightness (v1: add)")
     blur: float = option(0.5, "chance of a blurred view", auto="0 below 48 pixels", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet"] = option("none", "what is subtracted and divided by", auto="data")
 
@@ -66,6 +67,20 @@ class SimCLR(Method):
         "weight_decay": 1e-6,
         "momentum": 0.9,
     }
+    paper_columns = {
+        "v1": {"head_layers": 2, "brightness": "add"},
+        "cifar": {
+            "encoder": "resnet18",
+            "size": 32,
+            "batch": 512,
+            "epochs": 1000,
+            "lr_per_256": 1.0,
+            "weight_decay": 1e-4,
+            "temperature": 0.5,
+            "jitter": 0.5,
+            "blur": 0.0,
+        },
+    }
 
     @classmethod
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
@@ -79,7 +94,7 @@ class SimCLR(Method):
             | {
                 "temperature": temperature,
                 "head_layers": Chosen(2, "enough for short runs"),
-                "head_width": Chosen(256, "at least 256"),
+                "head_width": Chosen(max(256, facts.width), f"{facts.width} features, and at least 256"),
             }
         )
 
@@ -107,7 +122,7 @@ class SimCLR(Method):
             self.size,
             area=(o.area, 1.0),
             flip=o.flip,
-            jitter=Jitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, probability=0.8),
+            jitter=Jitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, probability=0.8, brighten=o.brightness),
             grey=o.grey,
             blur=blurred(o.blur, self.size),
             normalise=o.normalise,

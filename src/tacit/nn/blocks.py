@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 
+FUSED_FROM = 1024
+"""Tokens up to which attention in bfloat16 is written out on a processor: there the fused kernel's gradient takes four to ten
+times as long (`benchmarks/attention.py`). Beyond, its memory, quadratic in the tokens, counts for more."""
+
 
 class Mlp(nn.Module):
     """`fc2(gelu(fc1(x)))` with the exact GELU."""
@@ -35,12 +39,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._heads(x)
+        if q.dtype is torch.bfloat16 and q.device.type == "cpu" and q.shape[2] <= FUSED_FROM:
+            return self._merge(_weights(q, k) @ v)
         return self._merge(F.scaled_dot_product_attention(q, k, v))
 
     def with_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same output, and the attention `[B, heads, T, T]`, whose rows add up to 1."""
         q, k, v = self._heads(x)
-        attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        attention = _weights(q, k)
         return self._merge(attention @ v), attention
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,6 +55,11 @@ class Attention(nn.Module):
 
     def _merge(self, x: Tensor) -> Tensor:
         return self.proj(x.transpose(1, 2).flatten(2))
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    """How much each token attends to each: `[B, heads, T, d]` twice -> `[B, heads, T, T]`."""
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
 
 
 class LayerScale(nn.Module):

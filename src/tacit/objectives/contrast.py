@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tacit.objectives.precision import wide
+from tacit.objectives.precision import as_given, wide
 
 
 def similarities(a: Tensor, b: Tensor, temperature: float, floor: float | None = 1e-12) -> Tensor:
@@ -19,7 +19,7 @@ def similarities(a: Tensor, b: Tensor, temperature: float, floor: float | None =
         temperature: what the products are divided by.
         floor: the least length that a row is divided by; None leaves the rows as they are.
     """
-    with torch.autocast(a.device.type, enabled=False):
+    with as_given(a.device):
         a, b = wide(a), wide(b)
         if floor is not None:
             a, b = F.normalize(a, dim=-1, eps=floor), F.normalize(b, dim=-1, eps=floor)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
+from tacit.data.store import useful_side
 from tacit.data.survey import Survey
 from tacit.methods.method import Chosen, Facts, Method, Options
+from tacit.nn import build
 from tacit.train.config import Training, validated
+from tacit.train.schedule import scaled
 
 DEFAULT_MINUTES = 20.0
 SHARE_FOR_STEPS = 0.9
@@ -22,6 +26,9 @@ MOST_EPOCHS = 800
 """Where nobody set the time: more passes over the same few samples have stopped paying long before."""
 
 HELD_BACK = "a tenth, 512 at most, 64 at least where a quarter is as many"
+
+USUAL_RATES = {"sgd": 0.06, "lars": 0.3, "lars-simclr": 0.3}
+"""Per 256 samples, where somebody asks for another optimiser than the method's own: AdamW's rates are no use to these."""
 
 ENOUGH_STEPS = 1000
 """Below this many steps a smaller batch is worth more than more negatives."""
@@ -108,6 +115,7 @@ class Situation:
             flat=self.seen.flat,
             mirrored=mirrored,
             device=self.device,
+            width=_width(chosen["train.encoder"].value, self.spec.channels, chosen["train.size"].value),
             **{name: chosen[f"train.{name}"].value for name in ("batch", "steps", "size", "encoder")},
         )
 
@@ -139,11 +147,17 @@ def fitted(now: Situation) -> dict[str, Chosen]:
         chosen |= _steps(now, chosen, pace)
     steps = chosen["train.steps"].value
     chosen["train.warmup"] = Chosen(min(steps // 2, max(20, round(0.05 * steps))), "5 % of the steps, at least 20")
-    side = -(-3 * chosen["train.size"].value // 2)
-    if min(now.spec.size) > side:
+    if side := useful_side(chosen["train.size"].value, now.spec.size):
         chosen["train.store_side"] = Chosen(side, "one and a half times the view: what crops can use")
     rules = now.method.auto(now.facts(chosen))
+    if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
+        rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
     return chosen | rules | (_gentle(rules) if "init" in now.training else {})
+
+
+@cache
+def _width(encoder: str, channels: int, size: int) -> int:
+    return build.encoder(encoder, channels, size).width
 
 
 def _gentle(rules: dict[str, Chosen]) -> dict[str, Chosen]:

@@ -28,12 +28,13 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
     """Decide every value of a run.
 
     Args:
-        recipe: `auto`, `quick` (auto within two minutes) or `paper`.
+        recipe: `auto`, `quick` (auto within two minutes), `paper`, or `paper:NAME` for a further one of the paper's.
         situation: what is known before anything is decided; its `options` and `training` are filled in from `given`.
         given: what the user set, by option name; beats everything.
     """
-    one_of("recipe", recipe, RECIPES)
     method = situation.method
+    columns = [f"paper:{column}" for column in method.paper_columns]
+    one_of("recipe", recipe, (*RECIPES, *columns))
     owners = {name: option_owner(name, method.Options, method.name) for name in given}
     mine = {name: value for name, value in given.items() if owners[name] == "method"}
     shared = {name: value for name, value in given.items() if owners[name] == "train"}
@@ -45,11 +46,12 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
     if recipe == "quick" and budget == Budget():
         budget = Budget(minutes=QUICK_MINUTES)
     situation = replace(situation, budget=budget, options=mine, training=shared)
-    chosen = published(situation) if recipe == "paper" else fitted(situation)
+    named, _, column = recipe.partition(":")
+    chosen = published(situation, column) if named == "paper" else fitted(situation)
 
     values: dict[str, dict[str, Any]] = {"method": {}, "train": {}}
     origin: dict[str, str] = {}
-    label = "paper" if recipe == "paper" else "auto"
+    label = "paper" if named == "paper" else "auto"
     for name, choice in chosen.items():
         owner, _, key = name.rpartition(".")
         values[owner or "method"][key] = choice.value
@@ -66,10 +68,12 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
     return Recipe(options, training, origin)
 
 
-def published(situation: Situation) -> dict[str, Chosen]:
-    """The card's recipe: options stay at their defaults, which are the paper's."""
+def published(situation: Situation, column: str = "") -> dict[str, Chosen]:
+    """The card's recipe: options stay at their defaults, which are the paper's, but for what a further column changes."""
     method, shared = situation.method, situation.training
-    card = dict(method.paper_training)
+    changed = method.paper_columns[column] if column else {}
+    options = {name: value for name, value in changed.items() if name in method.Options.model_fields}
+    card = {**method.paper_training, **{name: value for name, value in changed.items() if name not in options}}
     epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs", 0), card.pop("lr_per_256")
     batch = shared.get("batch", card["batch"])
     if batch > situation.kept:
@@ -89,4 +93,6 @@ def published(situation: Situation) -> dict[str, Chosen]:
         "lr": Chosen(scaled(rate, batch), f"{rate:g} x batch / 256"),
         "held_back": Chosen(situation.held_back, HELD_BACK),
     }
-    return {f"train.{name}": value for name, value in values.items()}
+    return {f"train.{name}": value for name, value in values.items()} | {
+        name: Chosen(value, f"as published for {column}") for name, value in options.items()
+    }

@@ -32,6 +32,7 @@ class Jitter:
         brightness, contrast, saturation: a factor uniform over `[max(0, 1 - a), 1 + a]`.
         hue: a shift uniform over `[-a, a]`, in turns of the colour circle, at most 0.5.
         probability: of changing colour at all.
+        brighten: `multiply` by that factor, or `add` a number uniform over `[-a, a]` (SimCLR's first version).
     """
 
     brightness: float
@@ -39,6 +40,7 @@ class Jitter:
     saturation: float
     hue: float
     probability: float = 0.8
+    brighten: Literal["multiply", "add"] = "multiply"
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,19 @@ class ImageView:
             def factor(name: str, amplitude: float) -> Tensor:
                 return torch.where(chosen, draws.uniform(name, low=max(0.0, 1 - amplitude), high=1 + amplitude), 1.0)
 
+            def amount(name: str, amplitude: float) -> Tensor:
+                return torch.where(chosen, draws.uniform(name, low=-amplitude, high=amplitude), 0.0)
+
+            still = torch.zeros(len(x), device=x.device)
+            added = j.brighten == "add"
             tint = colour.jitter(
                 tint,
                 x.mean((2, 3)),
-                brightness=factor("brightness", j.brightness),
+                brightness=still + 1 if added else factor("brightness", j.brightness),
+                lift=amount("brightness", j.brightness) if added else still,
                 contrast=factor("contrast", j.contrast),
                 saturation=factor("saturation", j.saturation),
-                hue=torch.where(chosen, draws.uniform("hue", low=-j.hue, high=j.hue), 0.0),
+                hue=amount("hue", j.hue),
                 order=draws.permutation("jitter.order", 4),
             )
         if self.grey:

@@ -1,0 +1,97 @@
+"""Recipes: every column of a paper resolves and is, at the published size, what was published; `auto` fits what is given."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tacit.core.draws import Draws
+from tacit.core.errors import TacitError
+from tacit.data.spec import Spec
+from tacit.methods.method import Progress
+from tacit.methods.registry import METHODS, method
+from tacit.train.auto import Budget, Situation
+from tacit.train.pretrain import build_method
+from tacit.train.recipe import Recipe, resolve
+
+PHOTOGRAPHS = Spec("image", 3, (256, 256))
+COLUMNS = [(name, column) for name in METHODS for column in ("", *method(name).paper_columns)]
+
+
+def published(name: str, column: str = "", **given: Any) -> Recipe:
+    seen: Any = SimpleNamespace(samples=1_300_000)  # all of a survey that a paper's recipe asks for
+    situation = Situation(method(name), PHOTOGRAPHS, seen, None, Budget(), "cpu", measure=lambda options, training: math.nan)
+    return resolve(f"paper:{column}" if column else "paper", situation, given)
+
+
+@pytest.mark.parametrize(("name", "column"), COLUMNS)
+def test_every_column_of_a_paper_is_a_recipe(name, column):
+    recipe, card = published(name, column), method(name).paper_columns.get(column, {})
+    values = recipe.training.model_dump() | recipe.options.model_dump()
+    assert {key: values[key] for key in card if key in values} == {key: card[key] for key in card if key in values}
+    rate = card.get("lr_per_256", method(name).paper_training["lr_per_256"])
+    assert recipe.training.lr == pytest.approx(rate * recipe.training.batch / 256)
+    changed = {key for key in card if key in method(name).Options.model_fields}
+    assert {key for key in changed if recipe.origin[f"method.{key}"] != f"paper: as published for {column}"} == set()
+
+
+def test_what_is_given_beats_a_column():
+    recipe = published("simclr", "cifar", temperature=0.3, batch=256)
+    assert recipe.options.model_dump(include={"temperature", "jitter"}) == {"temperature": 0.3, "jitter": 0.5}
+    assert recipe.training.batch == 256
+    assert recipe.training.lr == pytest.approx(1.0)
+    assert recipe.origin["method.temperature"] == "given"
+
+
+def test_an_unknown_column_is_refused_with_the_nearest():
+    with pytest.raises(TacitError, match="paper:cifar"):
+        published("simclr", "cifr")
+
+
+PUBLISHED = {
+    # Encoder and decoder of ViT-B/16, without the two fixed tables of positions.
+    "mae": 111_907_840 - 197 * (768 + 512),
+    # ResNet-50 without its classifier, and the second version's head: no biases, no shift at its end.
+    "simclr": 23_508_032 + 2 * (2048 * 2048 + 2 * 2048) + 2048 * 128 + 128,
+    # ViT-S/16 with fixed positions; projector 4096-4096-256; predictor 4096-256; the patch projection is frozen.
+    "moco-v3": 21_665_664
+    - 197 * 384
+    - (16 * 16 * 3 + 1) * 384
+    + (384 * 4096 + 2 * 4096 + 4096 * 4096 + 2 * 4096 + 4096 * 256)
+    + (256 * 4096 + 2 * 4096 + 4096 * 256),
+    # ViT-S/16, and a head of 2048, 2048, 256 to 65,536 prototypes of fixed length.
+    "dino": 21_665_664 + 385 * 2048 + 2049 * 2048 + 2049 * 256 + 256 * 65_536,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_at_the_published_size_a_whole_batch_passes_and_the_weights_are_as_many(name):
+    """On the meta device, which knows shapes and computes nothing."""
+    recipe = published(name)
+    t = recipe.training
+    with torch.device("meta"):
+        made = build_method(method(name), recipe.options, t, PHOTOGRAPHS)
+        views: dict[str, Any] = dict(made.views())
+        views = {view: torch.empty(t.batch, 3, shape.size, shape.size) for view, shape in views.items()}
+        rows = torch.arange(t.batch)
+    assert sum(p.numel() for p in made.parameters() if p.requires_grad) == PUBLISHED[name]
+    terms = made(views, Draws(0, 0, rows), Progress(0, t.steps, t.steps))
+    assert terms.total.shape == ()
+
+
+def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
+    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0)
+    small = Spec("image", 3, (32, 32))
+
+    def rate(**given: Any) -> float:
+        situation = Situation(method("simclr"), small, seen, None, Budget(steps=100), "cpu", measure=lambda o, t: 1.0)
+        return resolve("auto", situation, {"precision": "float32", **given}).training.lr
+
+    assert rate() == pytest.approx(1e-3)
+    assert rate(optimiser="sgd") == pytest.approx(0.06)
+    assert rate(optimiser="lars") == pytest.approx(0.3)
+    assert rate(optimiser="sgd", lr=0.5) == 0.5
