@@ -177,7 +177,7 @@ def test_first_values_of_the_decoder():
 
 def test_transformers_are_built_as_published():
     options = MAE.Options()
-    assert MAE.encoder_options(options, "vit-base/16") == {"positions": "sincos", "init": "mae"}
+    assert MAE.encoder_options(options, "vit-base/16") == {"positions": "sincos", "init": "mae", "pool": "cls"}
     made = tiny("mae")
     assert made.encoder is made.student
     assert made.projector is None

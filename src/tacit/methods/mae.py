@@ -49,6 +49,7 @@ class MAEOptions(Options):
     )
     flip: float = option(0.5, "chance of a mirrored view", auto="0 where a mirror image means something else", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet"] = option("imagenet", "what is subtracted and divided by", auto="data")
+    pool: Literal["cls", "mean"] = option("cls", "features: the class token, or the mean of the patch tokens", auto="mean")
 
 
 class MAE(Method):
@@ -108,6 +109,7 @@ class MAE(Method):
             if facts.mirrored is False
             else Chosen(0.5, "as published"),
             "normalise": Chosen("data", "the data's own mean and deviation"),
+            "pool": Chosen("mean", "nothing in pretraining gives the class token a target of its own"),
             "train.optimiser": Chosen("adamw", "as published"),
             "train.lr": Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs"),
             "train.beta2": Chosen(0.95, "as published"),
@@ -116,7 +118,7 @@ class MAE(Method):
 
     @classmethod
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
-        return {"positions": "sincos", "init": "mae"} if encoder.startswith("vit") else {}
+        return {"positions": "sincos", "init": "mae", "pool": options.pool} if encoder.startswith("vit") else {}
 
     @classmethod
     def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:

@@ -131,6 +131,8 @@ class Method(nn.Module):
     needs: ClassVar[dict[str, str]] = {}
     tokens: ClassVar[bool] = False
     """Whether the encoder has to be able to look at a subset of tokens."""
+    negatives: ClassVar[bool] = False
+    """Whether the loss sets samples against others of the same pass: accumulated passes are then not one large batch."""
     Options: ClassVar[type[Options]]
     paper_training: ClassVar[dict[str, Any]] = {}
     """The card's recipe for everything that is not the method's own: encoder, batch, optimiser, rate, schedule."""

@@ -69,6 +69,7 @@ class MoCoV3(Method):
         "facebookresearch/moco-v3",
     )
     kinds = ("image",)
+    negatives = True
     Options = MoCoV3Options
     paper_training = {
         "encoder": "vit-small/16",

@@ -55,6 +55,7 @@ class SimCLR(Method):
         "google-research/simclr",
     )
     kinds = ("image",)
+    negatives = True
     Options = SimCLROptions
     paper_training = {
         "encoder": "resnet50",
