@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tacit.core import files
 from tacit.core.errors import TacitError
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
 from tacit.data.open import open_data
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
 from tacit.train.auto import Budget
 from tacit.train.pretrain import Listener, Request
+from tacit.use import artefacts
 from tacit.use.run import OpenRun
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Run:
     @cached_property
     def verdict(self) -> dict[str, Any]:
         """`verdict`, `reasons`, `advice`, `figures`, `baselines`, `step`."""
-        return files.read_json(self._open.folder.verdict)
+        return artefacts.verdict(self._open.folder)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -61,12 +63,10 @@ class Run:
 
     def features(self, data: Any, split: str | None = None, columns: dict[str, str] | None = None) -> np.ndarray:
         """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index."""
-        from tacit.data.loader import Loader
         from tacit.evaluation.features import extract
 
         collection = open_data(data, split=split, columns=columns).with_channels(self._open.spec.channels)
-        loader = Loader(collection, None, None, 256, 0, shuffle=False)
-        return extract(self._open.encode(self.encoder), loader).values.cpu().numpy()
+        return extract(self._open.encode(), self._open.loader(collection)).values.cpu().numpy()
 
     def embed(
         self,
@@ -78,14 +78,36 @@ class Run:
         shard: tuple[int, int] = (0, 1),
         map: bool = False,
         absolute: bool = False,
+        features: str = "pooled",
+        cluster: str | None = None,
     ) -> Path:
-        """Write the features of every sample to `.parquet`, `.npy` or `.h5`; goes on where a killed call stopped."""
+        """Write the features of every sample to `.parquet`, `.npy` or `.h5`; goes on where a killed call stopped.
+
+        Args:
+            shard: part `k` of `n`, from 0: one process of many.
+            map: add `x` and `y`, a two-dimensional map.
+            absolute: write whole paths.
+            features: `pooled`, `class`, `mean`, `class+mean` or `class4`. See `docs/embedding.md`.
+            cluster: compute on a Ray cluster: `local`, `auto`, `HOST:PORT`.
+        """
+        from tacit.use.cluster import Cluster
         from tacit.use.embed import embed
 
-        collection = open_data(data, kind=kind, split=split, columns=columns).with_channels(self._open.spec.channels)
-        encode = self._open.encode(self.encoder)
-        fingerprint = self._open.fingerprint
-        return embed(encode, collection, out, shard=shard, map=map, absolute=absolute, fingerprint=fingerprint).path
+        run = self._open
+        collection = open_data(data, kind=kind, split=split, columns=columns).with_channels(run.spec.channels)
+        side = run.side(collection)
+        return embed(
+            run.encode(features),
+            collection,
+            out,
+            store=None if cluster else stores.finished(collection, side, cache_folder() / "stores"),
+            side=side,
+            shard=shard,
+            map=map,
+            absolute=absolute,
+            cluster=None if cluster is None else Cluster(cluster, gpus=run.asked != "cpu"),
+            fingerprint=run.fingerprint if features == "pooled" else f"{run.fingerprint}/{features}",
+        ).path
 
     def evaluate(
         self,
@@ -94,12 +116,13 @@ class Run:
         baselines: str = "both",
         seed: int = 0,
         columns: dict[str, str] | None = None,
+        features: str = "pooled",
     ) -> list[Record]:
         """Protocols on labelled data, beside the untrained encoder and raw input. See `docs/evaluation.md`."""
         from tacit.use.evaluate import evaluate
 
         collection = open_data(data, columns=columns)
-        return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed)
+        return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed, features)
 
     def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
         """The `k` samples nearest to a file, to `row:N`, or to an array `[H, W, C]`.
@@ -141,6 +164,7 @@ def pretrain(
     columns: dict[str, str] | None = None,
     device: str = "auto",
     mirrored: bool | None = None,
+    resume: bool = False,
     listener: Listener | None = None,
 ) -> Run:
     """Train an encoder on unlabelled data.
@@ -150,7 +174,8 @@ def pretrain(
         data: a folder, file list, manifest, `.npz`, shards, saved data set, URL, `sample:NAME`, list of paths or torch
             `Dataset`. Labels in it are never read.
         out: the run's folder; `runs/METHOD-DATA-N` by default.
-        recipe: `auto` fits everything to data, machine and time; `quick` is that within two minutes; `paper` is as published.
+        recipe: `auto` fits everything to data, machine and time; `quick` is that within two minutes; `paper` is as published
+            (`paper:NAME`: a further column of the paper's, see `tacit methods METHOD`).
         minutes, epochs, steps, samples: how long; at most one. `auto` takes 20 minutes where nothing is said.
         options: of the method and of training, by name; they beat the recipe.
         kind: the kind of data, where it should not be guessed.
@@ -158,6 +183,7 @@ def pretrain(
         columns: which columns of a manifest to use.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`.
         mirrored: whether a mirror image means the same; `auto` decides where nothing is said.
+        resume: go on with the run in `out` where there is one; a finished one is given back as it is.
         listener: hears how it goes.
 
     Raises:
@@ -176,13 +202,17 @@ def pretrain(
         split=split,
         columns=columns,
         mirrored=mirrored,
+        resume=resume,
     )
     return Run(training.pretrain(request, listener).path, device)
 
 
-def resume(run: str | Path, data: Any = None, listener: Listener | None = None) -> Run:
-    """Go on with an interrupted run exactly where it stopped; `data` again where it was a Python object."""
-    return Run(training.resume(run, data, listener).path)
+def resume(run: str | Path, data: Any = None, listener: Listener | None = None, strategy: str | None = None) -> Run:
+    """Go on with an interrupted run exactly where it stopped; `data` where it lies elsewhere now or was a Python object.
+
+    `strategy` (`ddp` or `fsdp`) is how weights lie on several ranks from now on.
+    """
+    return Run(training.resume(run, data, listener, strategy).path)
 
 
 def load(run: str | Path, device: str = "auto") -> Run:

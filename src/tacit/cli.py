@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tacit.core.errors import TacitError
+from tacit.core import launch, signals
+from tacit.core.errors import TacitError, plain
 
 app = typer.Typer(
     name="tacit",
@@ -27,6 +27,10 @@ Split = Annotated[str | None, typer.Option(help="Use only this split of the data
 Kind = Annotated[str | None, typer.Option(help="Kind of data, where it should not be guessed: image")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="Name a manifest's column, as `path=filename`")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as `temperature=0.2`; beats every recipe")]
+Features = Annotated[str, typer.Option(help="What of the encoder is used: pooled, class, mean, class+mean or class4")]
+Devices = Annotated[int, typer.Option(help="Processes on this machine, one per device")]
+Nodes = Annotated[int, typer.Option(help="Machines; give the same command on each, with MASTER_ADDR set")]
+Strategy = Annotated[str | None, typer.Option(help="How weights lie on many devices: ddp (a copy on each) or fsdp (a part)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 
 
@@ -43,7 +47,7 @@ def pretrain(
     method: Annotated[str, typer.Argument(help="A method's name; `tacit methods` lists them")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="Folder of the new run [default: runs/METHOD-DATA-N]")] = None,
-    recipe: Annotated[str, typer.Option(help="auto, quick or paper")] = "auto",
+    recipe: Annotated[str, typer.Option(help="auto, quick, paper, or paper:NAME (see `tacit methods METHOD`)")] = "auto",
     minutes: Annotated[float | None, typer.Option(help="Fit the run into this time")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps")] = None,
@@ -61,57 +65,69 @@ def pretrain(
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the encoder")] = False,
     recompute: Annotated[bool, typer.Option("--recompute", help="Trade time for memory in transformers")] = False,
     log_to: Annotated[str | None, typer.Option(help="Also log to wandb or mlflow")] = None,
-    devices: Annotated[int, typer.Option(help="Processes on this machine, one per device")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines; start the same command on each, with MASTER_ADDR set")] = 1,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = None,
     max_bad: Annotated[float | None, typer.Option(help="Share of unreadable samples that stops a run before it starts")] = None,
     kind: Kind = None,
     split: Split = None,
     column: Columns = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out, if there is one")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, where there is one")] = False,
 ) -> None:
     """Train an encoder on unlabelled data. This is the main job."""
-    if devices * nodes > 1:
-        _on_many(devices, nodes)
+    if devices * nodes > 1 and not launch.launched():
+        launch.on_many(devices, nodes)
+        return
     from tacit import api
 
-    if resume and out is not None and (out / "config.toml").exists():
-        _finish(api.resume(out, listener=_listener()))
-        return
     given = _settings(set_)
     for name, value in (
         ("init", init), ("encoder", encoder), ("batch", batch), ("precision", precision), ("seed", seed),
         ("checkpoint_every", checkpoint_every), ("stop_on", stop_on), ("max_bad", max_bad), ("probe", probe),
-        ("compile", compile_ or None), ("recompute", recompute or None), ("log_to", log_to),
+        ("strategy", strategy), ("compile", compile_ or None), ("recompute", recompute or None), ("log_to", log_to),
     ):  # fmt: skip
         if value is not None:
             given[name] = value
-    run = api.pretrain(
-        method,
-        data,
-        out=out,
-        recipe=recipe,
-        minutes=minutes,
-        epochs=epochs,
-        steps=steps,
-        samples=samples,
-        kind=kind,
-        split=split,
-        columns=_pairs(column),
-        device=device,
-        mirrored=mirror,
-        options=given,
-        listener=_listener(),
-    )
+    with _listener() as listener:
+        run = api.pretrain(
+            method,
+            data,
+            out=out,
+            recipe=recipe,
+            minutes=minutes,
+            epochs=epochs,
+            steps=steps,
+            samples=samples,
+            kind=kind,
+            split=split,
+            columns=_pairs(column),
+            device=device,
+            mirrored=mirror,
+            options=given,
+            resume=resume,
+            listener=listener,
+        )
     _finish(run)
 
 
 @app.command()
-def resume(run: Run) -> None:
-    """Go on with an interrupted run exactly where it stopped."""
+def resume(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="The run's data, where it lies elsewhere now")] = None,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = None,
+) -> None:
+    """Go on with an interrupted run exactly where it stopped, on any number of devices."""
+    if devices * nodes > 1 and not launch.launched():
+        launch.on_many(devices, nodes)
+        return
     from tacit import api
 
-    _finish(api.resume(run, listener=_listener()))
+    with _listener() as listener:
+        resumed = api.resume(run, data, listener=listener, strategy=strategy)
+    _finish(resumed)
 
 
 @app.command()
@@ -121,6 +137,7 @@ def evaluate(
     protocol: Annotated[list[str] | None, typer.Option(help="Protocol to run; may be repeated")] = None,
     baselines: Annotated[str, typer.Option(help="`both` (untrained encoder and raw input) or `none`")] = "both",
     seed: Annotated[int, typer.Option(help="Seed of splits and draws")] = 0,
+    features: Features = "pooled",
     column: Columns = None,
     device: Device = "auto",
 ) -> None:
@@ -128,7 +145,7 @@ def evaluate(
     from tacit import api
 
     records = api.load(run, device=device).evaluate(
-        data, protocols=protocol, baselines=baselines, seed=seed, columns=_pairs(column)
+        data, protocols=protocol, baselines=baselines, seed=seed, columns=_pairs(column), features=features
     )
     from tacit.use.evaluate import table
 
@@ -143,6 +160,8 @@ def embed(
     shard: Annotated[str, typer.Option(help="Part k of n, as `0/4`: one process of many")] = "0/1",
     map_: Annotated[bool, typer.Option("--map", help="Add x and y, a two-dimensional map")] = False,
     absolute: Annotated[bool, typer.Option("--absolute", help="Write whole paths")] = False,
+    features: Features = "pooled",
+    cluster: Annotated[str | None, typer.Option(help="Compute with Ray: local, auto (the cluster here) or HOST:PORT")] = None,
     kind: Kind = None,
     split: Split = None,
     column: Columns = None,
@@ -163,6 +182,8 @@ def embed(
         shard=(int(part), int(parts)),
         map=map_,
         absolute=absolute,
+        features=features,
+        cluster=cluster,
     )
     _print(f"features in {path}")
 
@@ -180,7 +201,7 @@ def search(
     from tacit import api
 
     for hit in api.load(run, device=device).search(query, data=data, k=k, index=index):
-        _print(f"{hit.rank:3d}  {hit.score:.4f}  {hit.path}")
+        _print(f"{hit.rank:3d}  {hit.score:.4f}  {plain(hit.path)}")
 
 
 @app.command()
@@ -235,15 +256,16 @@ def samples() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error."""
+    """Run the command line; a user's mistake, or a signal to end, is one line on standard error."""
     try:
-        app(standalone_mode=False)
+        with signals.heard(signals.raise_it):
+            app(standalone_mode=False)
     except TacitError as problem:
-        print(f"tacit: {problem}", file=sys.stderr)
+        launch.tell(problem)
         sys.exit(problem.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("tacit: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except signals.Signalled as stop:
+        print("tacit: interrupted; give the same command again", file=sys.stderr)
+        sys.exit(128 + stop.number)
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except Exception as problem:
@@ -291,24 +313,8 @@ def _listener() -> Any:
     return Terminal()
 
 
-def _on_many(devices: int, nodes: int) -> None:
-    """Become the launcher of this very command, once per device; nothing to do where a launcher started us."""
-    if "RANK" in os.environ or "SLURM_PROCID" in os.environ:
-        return
-    place = ["--standalone"]
-    if nodes > 1:
-        if "MASTER_ADDR" not in os.environ:
-            raise TacitError(f"--nodes {nodes}: set MASTER_ADDR to the first machine's address on every machine")
-        port = os.environ.get("MASTER_PORT", "29400")
-        place = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{os.environ['MASTER_ADDR']}:{port}"]
-    launch = ["-m", "torch.distributed.run", *place, "--nproc-per-node", str(devices), "-m", "tacit.cli", *sys.argv[1:]]
-    os.execv(sys.executable, [sys.executable, *launch])
-
-
 def _finish(run: Any) -> None:
-    from tacit.train import ranks
-
-    if ranks.place():
+    if launch.place():
         return  # the first rank speaks for all
     verdict = run.verdict
     _print(f"{verdict['verdict']}: {'; '.join(verdict['reasons'])}")

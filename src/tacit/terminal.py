@@ -9,17 +9,25 @@ from tacit.train.pretrain import Listener
 
 
 class Terminal(Listener):
-    """Prints how a run goes on standard error."""
+    """Prints how a run goes on standard error; a block in which it does so leaves the terminal as it was, however it ends."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = None
 
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
     def say(self, line: str) -> None:
         if self._bar is not None and line.startswith("step") and "samples/s" in line:
             return  # the bar shows it
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def tell(self, step: int, steps: int, loss: float, speed: dict[str, float], verdict: str) -> None:
         if not self.console.is_terminal:
@@ -34,5 +42,4 @@ class Terminal(Listener):
         description = f"{verdict}  loss {loss:.4f}  {rate:.0f} samples/s, {waiting:.0%} waiting for data"
         self._bar.update(self._task, completed=step, description=description)
         if step >= steps:
-            self._bar.stop()
-            self._bar = None
+            self.__exit__()

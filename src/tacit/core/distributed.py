@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_apart = False
+_patient: Any = None
+
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _together() else 1
 
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _together() else 0
+
+
+def _together() -> bool:
+    return not _apart and dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """In here this process is a world of one, whoever else was started: for what one rank does alone."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
 
 
 class _Gather(torch.autograd.Function):
@@ -40,6 +61,26 @@ def gather(local: Tensor) -> Tensor:
     return _Gather.apply(local)  # pyright: ignore[reportReturnType]
 
 
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: ARG004 - nothing is to be kept
+        total = local.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # Every rank's loss saw the sum.
+        return _Total.forward(ctx, grads[0])
+
+
+def total(local: Tensor) -> Tensor:
+    """The sum over ranks, with gradients."""
+    if world_size() == 1:
+        return local
+    return _Total.apply(local)  # pyright: ignore[reportReturnType]
+
+
 def largest(value: int) -> int:
     """The largest of the ranks' numbers, on every rank."""
     if world_size() == 1:
@@ -56,3 +97,50 @@ def mean(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def everybodys(value: Any) -> list[Any]:
+    """What every rank has to say, in rank order; small things, since they are pickled."""
+    if world_size() == 1:
+        return [value]
+    said = [None] * world_size()
+    dist.all_gather_object(said, value)
+    return said
+
+
+# Tensors that lie in parts on all ranks -------------------------------------------------------------------------------
+
+
+def in_parts(tensor: Tensor) -> bool:
+    """Whether every rank holds but a part of a tensor (FSDP)."""
+    return hasattr(tensor, "to_local")  # a DTensor; to import that class would take longer than everything else here
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that lies in parts, any other tensor itself; the memory is the tensor's own."""
+    return tensor.to_local() if in_parts(tensor) else tensor  # pyright: ignore
+
+
+def lengths(tensors: Sequence[Tensor], whole: bool) -> Tensor:
+    """The Euclidean norms `[N]` of N tensors of one dtype, of which this rank holds the whole or else a part."""
+    own = torch.stack(list(torch._foreach_norm(tensors)))  # pyright: ignore
+    if whole:
+        return own
+    squares = own.double().square()  # in float32 that of a small gradient would be 0
+    dist.all_reduce(squares)  # one message for all of them
+    return squares.sqrt().to(own.dtype)
+
+
+# Waiting for the first rank -------------------------------------------------------------------------------------------
+
+
+def be_patient(most: timedelta) -> None:
+    """Let `meet` wait this long. All ranks call it once, after they have found each other."""
+    global _patient
+    _patient = dist.new_group(backend="gloo", timeout=most)
+
+
+def meet() -> None:
+    """Wait until every rank is here: where the first one may have worked for longer than a lost rank is waited for."""
+    if world_size() > 1:
+        dist.barrier(_patient)

@@ -35,8 +35,9 @@ def keep_table(name: str, table: pa.Table) -> None:
 
 def kept_table(name: str) -> pa.Table | None:
     """The table kept under that name, mapped into memory; None where there is none that can be read."""
+    path = cache_folder() / f"{name}.arrow"
     try:
-        with pa.memory_map(str(cache_folder() / f"{name}.arrow")) as file:
+        with files.opened(path), pa.memory_map(str(path)) as file:
             return sound(pa.ipc.open_file(file).read_all())
     except (OSError, ValueError, pa.ArrowException):
         return None

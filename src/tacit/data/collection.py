@@ -11,6 +11,7 @@ from tacit.core.errors import TacitError, nearest
 from tacit.data.index import Index
 from tacit.data.kinds.kind import Form, Kind
 from tacit.data.payload import Limits, Payload
+from tacit.data.rows import Rows
 from tacit.data.sources.source import Read
 
 
@@ -23,7 +24,7 @@ class Collection:
         index: the table of the samples.
         description: one sentence: how the input was understood, and why.
         form: what all samples are brought to: channels, dtype, and their typical extent as they lie there.
-        origin: int64 `[N]`, the row of the source for each row here.
+        origin: `[N]`, the row of the source for each row here.
         fetch: reads a row of the source.
         limits: how much a single sample may ask for.
         late_labels: reads the labels of some rows of the source, where the table does not have them.
@@ -33,7 +34,7 @@ class Collection:
     index: Index
     description: str
     form: Form
-    origin: np.ndarray
+    origin: np.ndarray | Rows
     fetch: Read
     limits: Limits
     late_labels: Callable[[np.ndarray], list[str]] | None = None
@@ -54,7 +55,7 @@ class Collection:
     def labels(self) -> np.ndarray | None:
         """The samples' labels as strings (objects), for evaluation only; None where there are none."""
         if self.late_labels is not None:
-            return np.array(self.late_labels(self.origin), dtype=object)
+            return np.array(self.late_labels(np.asarray(self.origin)), dtype=object)
         return self.index.strings("label")
 
     def read(self, row: int) -> Payload:

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+AT_ONCE = 1 << 16
+"""So many rows are looked at at a time: all names of a large table do not fit into one array."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,18 @@ class Index:
     @cached_property
     def paths(self) -> list[str]:
         return [self.path(row) for row in range(len(self))]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The paths without what they tell of this machine: below the folder that they share, where all of them are whole."""
+        paths = [path or "" for path in self.table["path"].to_pylist()]
+        whole = [path.startswith("/") or "://" in path for path in paths]
+        if not any(whole):
+            return paths
+        if not all(whole):
+            return [posixpath.basename(path) if full else path for path, full in zip(paths, whole, strict=True)]
+        shared = len(posixpath.commonprefix([posixpath.dirname(path).split("/") for path in paths]))
+        return ["/".join(path.split("/")[shared:]) for path in paths]
 
     def strings(self, column: str) -> np.ndarray | None:
         """A column as NumPy strings (objects); None where there is no such column. A missing value is the empty string."""
@@ -66,13 +82,22 @@ class Index:
         digest = hashlib.blake2b(digest_size=16)
         for name in ("path", "offset", "size", "mtime", "content"):
             if name in self.table.column_names:
-                column = self.table[name].combine_chunks()
+                column = self.table[name]
                 digest.update(name.encode())
-                if pa.types.is_integer(column.type):
-                    digest.update(pc.fill_null(column, -1).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-                else:
-                    digest.update("\0".join(column.fill_null("").to_pylist()).encode())
+                for start in range(0, len(column), AT_ONCE):
+                    part = column.slice(start, AT_ONCE)
+                    if pa.types.is_integer(column.type):
+                        digest.update(pc.fill_null(part, -1).to_numpy().astype("<i8").tobytes())
+                    else:
+                        digest.update(b"\0" * bool(start) + _joined(part))
         return digest.hexdigest()
+
+
+def _joined(names: pa.ChunkedArray) -> bytes:
+    """Names with a zero between them; without a Python string for each, which would take several times as long."""
+    values = names.cast(pa.string()).fill_null("").combine_chunks()
+    one = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    return pc.binary_join(one, "\0")[0].as_buffer().to_pybytes()
 
 
 def sound(table: pa.Table) -> pa.Table:

@@ -12,7 +12,9 @@ import torch
 from tacit.core.draws import Draws, Order
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
+from tacit.data.decoder import Decoder
 from tacit.data.payload import Unreadable
+from tacit.data.rows import Rows
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.spec import Batch
 from tacit.data.store import Store
@@ -51,7 +53,7 @@ class Loader:
         self,
         collection: Collection,
         store: Store | None,
-        rows: Sequence[int] | np.ndarray | None,
+        rows: Sequence[int] | np.ndarray | Rows | None,
         batch_size: int,
         seed: int,
         rank: int = 0,
@@ -61,7 +63,8 @@ class Loader:
         max_bad: float = MAX_BAD,
     ) -> None:
         self.collection, self.store, self.seed, self.side = collection, store, seed, side
-        self.rows = np.arange(len(collection)) if rows is None else np.asarray(rows, dtype=np.int64)
+        rows = Rows(len(collection)) if rows is None else rows
+        self.rows = rows if isinstance(rows, Rows) else np.asarray(rows, dtype=np.int64)
         self.batch_size, self.rank, self.world, self.shuffle, self.max_bad = batch_size, rank, world, shuffle, max_bad
         self.skipped: dict[int, str] = {}
         if shuffle and batch_size % world:
@@ -74,10 +77,11 @@ class Loader:
             )
         self.steps_per_epoch = len(self.rows) // batch_size if shuffle else -(-len(self.rows) // batch_size)
         if store is not None:
-            here = set(self.rows.tolist())
+            here = set(np.asarray(self.rows).tolist())
             self.skipped = {row: why for row, why in store.bad.items() if row in here}
             refuse_too_many(self.skipped, len(self.rows), collection, max_bad)
         self._workers = None if store is not None else pool()
+        self._decode = Decoder(collection)
         self._block = lru_cache(maxsize=4)(self._ordered)
 
     def batch(self, step: int) -> Batch:
@@ -138,7 +142,7 @@ class Loader:
         """Rows to show in place of a bad one, by a draw of (seed, row): the same on every rank and after resuming."""
         drawn = Draws(self.seed, 0, torch.tensor([row])).integers("stand-in", 0, len(self.rows), STAND_INS)
         yield from self.rows[drawn[0].numpy()].tolist()
-        yield from self.rows.tolist()
+        yield from (int(self.rows[place]) for place in range(len(self.rows)))
 
     def _decoded(self, rows: np.ndarray) -> Batch:
         assert self._workers is not None
@@ -156,7 +160,7 @@ class Loader:
             if candidate in self.skipped:
                 continue
             try:
-                return candidate, self.collection.decode(candidate, self.side)
+                return candidate, self._decode(candidate, self.side)
             except Unreadable as problem:
                 self.skipped[candidate] = str(problem)
         return None

@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.index import Index, spread
 from tacit.data.kinds.kind import Form, Kind, choose, kind_named
 from tacit.data.measure import measure
 from tacit.data.payload import Limits, Unreadable
+from tacit.data.rows import Rows
 from tacit.data.sources.find import source_of
 from tacit.data.sources.folder import SPLITS
 from tacit.data.sources.source import Source
@@ -58,7 +57,7 @@ def open_data(
         Index(source.table, source.root),
         f"{count:,} sample{'s'[: count != 1]} of kind '{chosen.name}' from {source.what}, because {why}",
         form,
-        np.arange(count),
+        Rows(count),
         source.read,
         limits,
         source.late_labels,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -24,3 +26,14 @@ class Limits:
 
     pixels: int = 89_478_485
     file_bytes: int = 1 << 30
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or what its control group allows."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            most = min(most, int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return most

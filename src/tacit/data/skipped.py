@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tacit.core import files
-from tacit.core.errors import TacitError
+from tacit.core.errors import TacitError, plain
 from tacit.data.collection import Collection
 from tacit.data.index import spread
 from tacit.data.payload import Unreadable
@@ -56,10 +56,5 @@ def screen(
 
 def write_skipped(path: str | os.PathLike[str], collection: Collection, bad: Mapping[int, str]) -> None:
     """`skipped.tsv`: a line with path and reason for each bad sample, in the order of the index."""
-    lines = ["path\treason", *(f"{_plain(collection.index.path(row))}\t{_plain(bad[row])}" for row in sorted(bad))]
+    lines = ["path\treason", *(f"{plain(collection.index.path(row))}\t{plain(bad[row])}" for row in sorted(bad))]
     files.write_text(path, "\n".join(lines) + "\n")
-
-
-def _plain(text: str) -> str:
-    """Names may hold tabs and new lines; a cell of the table may not."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

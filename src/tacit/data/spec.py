@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter
 from torch import Tensor
 
 
@@ -23,21 +24,25 @@ class Spec:
     """
 
     kind: str
-    channels: int
-    size: tuple[int, ...]
-    low: float = 0.0
-    high: float = 255.0
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.25,)
+    channels: PositiveInt
+    size: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    low: FiniteFloat = 0.0
+    high: FiniteFloat = 255.0
+    mean: tuple[FiniteFloat, ...] = (0.5,)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (0.25,)
     names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or not {len(self.mean), len(self.std)} <= {1, self.channels}:
+            raise ValueError(f"{self} contradicts itself")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Spec:
-        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(**plain)
+        """The spec that `to_dict` told, from a file perhaps: a `ValueError` where it is none."""
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass

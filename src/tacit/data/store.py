@@ -7,17 +7,16 @@ last whole chunk; one that does not match its checksums is made again.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,15 +24,16 @@ import numpy as np
 import torch
 
 from tacit.core import files
-from tacit.core.errors import TacitError
+from tacit.core.errors import Hindered, TacitError
 from tacit.data.collection import Collection
+from tacit.data.decoder import Decoder
 from tacit.data.index import spread
 from tacit.data.payload import Unreadable
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.spec import Batch
 from tacit.data.workers import in_order, pool
 
-VERSION = 1
+VERSION = 2
 
 CHUNK_BYTES = 32 << 20
 CHUNK_ROWS = 1024
@@ -46,7 +46,12 @@ class OverBudget(TacitError):
     """Decoded samples take more room than was allowed: they can still be decoded as it goes."""
 
 
+class Unkept(Hindered):
+    """There is no place for decoded samples: they, too, can still be decoded as it goes."""
+
+
 Progress = Callable[[int, int], None]
+Busy = Callable[[str], None]
 
 
 class Store:
@@ -107,21 +112,26 @@ def prepare(
     collection: Collection,
     side: int | None,
     folder: str | os.PathLike[str],
-    budget_bytes: int,
+    budget_bytes: int | None,
     max_bad: float = MAX_BAD,
     progress: Progress | None = None,
+    busy: Busy = lambda holder: None,
 ) -> tuple[Store | None, str]:
-    """The store where it pays, and why or why not, in words for the log."""
-    expected = expected_bytes(collection, side)
-    if expected > budget_bytes:
+    """The store where it pays (without a budget: whatever it takes), and why or why not, in words for the log."""
+    if budget_bytes is None:
+        store = build(collection, side, folder, 1 << 62, max_bad, progress, busy)
+    elif (expected := expected_bytes(collection, side)) > budget_bytes:
         return (
             None,
             f"decoded, the samples would take about {_amount(expected)} of {_amount(budget_bytes)}: decoding as it goes",
         )
-    try:
-        store = build(collection, side, folder, budget_bytes, max_bad, progress)
-    except OverBudget as problem:
-        return None, f"{problem}: decoding as it goes"
+    else:
+        try:
+            store = build(collection, side, folder, budget_bytes, max_bad, progress, busy)
+        except (OverBudget, Unkept) as problem:
+            with suppress(OSError):
+                _empty(_place(folder, _heading(collection, side)))
+            return None, f"{problem}: decoding as it goes"
     shape = "of one size" if store.fixed else "of different sizes"
     return store, f"samples {shape} decoded once into {store.folder} ({_amount(store.bytes)})"
 
@@ -133,6 +143,7 @@ def build(
     budget_bytes: int,
     max_bad: float = MAX_BAD,
     progress: Progress | None = None,
+    busy: Busy = lambda holder: None,
 ) -> Store:
     """Open the store of these samples below `folder`, after making or finishing it where that is due.
 
@@ -143,10 +154,11 @@ def build(
         budget_bytes: how large it may become.
         max_bad: a larger share of bad samples is a `TacitError`.
         progress: told how many rows of how many are done, now and then.
+        busy: told who is making this very store, before its turn is waited for.
     """
     heading = _heading(collection, side)
-    place = Path(folder) / hashlib.blake2b(json.dumps(heading, sort_keys=True).encode(), digest_size=12).hexdigest()
-    with _alone(place):
+    place = _place(folder, heading)
+    with _alone(place, busy):
         chunks = _whole(place, heading)
         if chunks is None:
             _forget_older(Path(folder), place, heading)
@@ -154,6 +166,29 @@ def build(
     store = Store(place, collection, chunks)
     refuse_too_many(store.bad, len(collection), collection, max_bad)
     return store
+
+
+def finished(collection: Collection, side: int | None, folder: str | os.PathLike[str]) -> Store | None:
+    """The store of these samples below `folder` where it has been made already, and is sound."""
+    heading = _heading(collection, side)
+    place = _place(folder, heading)
+    if not (place / "store.json").exists():
+        return None
+    try:
+        with _alone(place):
+            chunks = _whole(place, heading)
+    except Unkept:  # where nothing can be written, nothing can be locked
+        return None
+    return None if chunks is None else Store(place, collection, chunks)
+
+
+def useful_side(view: int, extent: Sequence[int]) -> int | None:
+    """What to decode samples of this extent at for views of `view` pixels: crops can use one and a half times as many.
+
+    None where the samples are no larger than that: then they stay as they are.
+    """
+    side = -(-3 * view // 2)
+    return side if min(extent) > side else None
 
 
 def expected_bytes(collection: Collection, side: int | None) -> int:
@@ -180,6 +215,10 @@ def default_budget(folder: str | os.PathLike[str]) -> int:
     return min(shutil.disk_usage(below).free, memory) // 2
 
 
+def _place(folder: str | os.PathLike[str], heading: dict) -> Path:
+    return Path(folder) / hashlib.blake2b(json.dumps(heading, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
 def _heading(collection: Collection, side: int | None) -> dict:
     form = collection.form
     names = "\n".join(collection.index.table["path"].to_pylist())
@@ -192,21 +231,19 @@ def _heading(collection: Collection, side: int | None) -> dict:
         "side": side,
         "channels": form.channels,
         "dtype": form.dtype,
+        "extent": list(form.extent),
         "limits": asdict(collection.limits),
     }
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One process at a time; a process that dies lets go."""
+def _alone(place: Path, busy: Busy = lambda holder: None) -> Iterator[None]:
+    """One process at a time, which says what it takes to go on where something cannot be written."""
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = open(place / "lock", "w")  # noqa: SIM115 - closed below
-    except OSError as problem:
-        raise _cannot_write(place, problem) from problem
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        with files.writing(place), files.locked(place / "lock", busy):
+            yield
+    except files.Unwritable as problem:
+        raise Unkept(f"{problem}, or set TACIT_CACHE to another folder") from problem
 
 
 def _whole(place: Path, heading: dict) -> list[Chunk] | None:
@@ -234,17 +271,32 @@ def _journal(place: Path) -> Iterator[Chunk]:
     """The finished chunks, up to the first line that is not whole."""
     if not (place / "journal.jsonl").exists():
         return
-    with open(place / "journal.jsonl", errors="replace") as lines:
+    with io.TextIOWrapper(files.opened(place / "journal.jsonl"), errors="replace") as lines:
         for line in lines:
-            try:
-                entry = json.loads(line)
-                yield Chunk(entry["bytes"], entry["checksum"], entry["sizes"], {int(r): w for r, w in entry["bad"].items()})
-            except (ValueError, KeyError, TypeError, AttributeError):
+            checksum, _, told = line.rstrip("\n").partition(" ")
+            if checksum != f"{zlib.crc32(told.encode()):08x}":
                 return
+            entry = json.loads(told)
+            yield Chunk(entry["bytes"], entry["checksum"], entry["sizes"], {int(r): w for r, w in entry["bad"].items()})
+
+
+def _line(chunk: Chunk) -> str:
+    """A chunk in the journal, behind a checksum of the line."""
+    told = json.dumps(asdict(chunk))
+    return f"{zlib.crc32(told.encode()):08x} {told}\n"
+
+
+def _is(path: Path, heading: dict) -> bool:
+    try:
+        return files.read_json(path) == heading
+    except TacitError:
+        return False
 
 
 def _sound(place: Path, chunks: list[Chunk], some: bool) -> Iterator[Chunk]:
     """The chunks up to the first that does not match its checksum; where `some`, only every so many are read."""
+    if not (place / "samples.bin").exists():
+        return
     every = -(-len(chunks) // 64) if some else 1
     with open(place / "samples.bin", "rb") as file:
         for number, chunk in enumerate(chunks):
@@ -264,52 +316,50 @@ def _make(
     max_bad: float,
     progress: Progress | None,
 ) -> list[Chunk]:
-    try:
-        if (place / "begun.json").exists() and files.read_json(place / "begun.json") == heading:
-            chunks = list(_sound(place, list(_journal(place)), some=False))
-        else:
-            _empty(place)
-            chunks = []
-            files.write_json(place / "begun.json", heading)
-        _cut_back(place, chunks)
-        done, size = sum(len(c.sizes) for c in chunks), sum(c.bytes for c in chunks)
-        rows_at_once = max(1, min(CHUNK_ROWS, CHUNK_BYTES * len(collection) // max(1, expected_bytes(collection, side))))
-        bad = {row: why for c in chunks for row, why in c.bad.items()}
-        with pool() as workers, open(place / "samples.bin", "ab") as samples, open(place / "journal.jsonl", "a") as journal:
-            while done < len(collection):
-                chunk, content = _decode(collection, side, range(done, min(done + rows_at_once, len(collection))), workers)
-                size += chunk.bytes
-                if size > budget:
-                    _empty(place)
-                    raise OverBudget(f"decoded, the samples take more than the {_amount(budget)} allowed for them")
-                for part in content:
-                    samples.write(part)
-                samples.flush()
-                journal.write(json.dumps(asdict(chunk)) + "\n")
-                journal.flush()
-                chunks.append(chunk)
-                done += len(chunk.sizes)
-                bad.update(chunk.bad)
-                # What is bad already stays bad: there is no need to read on.
-                refuse_too_many(bad, len(collection), collection, max_bad)
-                if progress is not None:
-                    progress(done, len(collection))
-            os.fsync(samples.fileno())
-            os.fsync(journal.fileno())
-        files.write_json(place / "store.json", heading)
-    except OSError as problem:
-        raise _cannot_write(place, problem) from problem
+    if _is(place / "begun.json", heading):
+        chunks = list(_sound(place, list(_journal(place)), some=False))
+    else:
+        _empty(place)
+        chunks = []
+        files.write_json(place / "begun.json", heading)
+    _cut_back(place, chunks)
+    done, size = sum(len(c.sizes) for c in chunks), sum(c.bytes for c in chunks)
+    rows_at_once = max(1, min(CHUNK_ROWS, CHUNK_BYTES * len(collection) // max(1, expected_bytes(collection, side))))
+    bad = {row: why for c in chunks for row, why in c.bad.items()}
+    decode = Decoder(collection)
+    with pool() as workers, open(place / "samples.bin", "ab") as samples, open(place / "journal.jsonl", "a") as journal:
+        while done < len(collection):
+            chunk, content = _decoded(decode, side, range(done, min(done + rows_at_once, len(collection))), workers)
+            size += chunk.bytes
+            if size > budget:
+                _empty(place)
+                raise OverBudget(f"decoded, the samples take more than the {_amount(budget)} allowed for them")
+            for part in content:
+                samples.write(part)
+            samples.flush()
+            journal.write(_line(chunk))
+            journal.flush()
+            chunks.append(chunk)
+            done += len(chunk.sizes)
+            bad.update(chunk.bad)
+            # What is bad already stays bad: there is no need to read on.
+            refuse_too_many(bad, len(collection), collection, max_bad)
+            if progress is not None:
+                progress(done, len(collection))
+        os.fsync(samples.fileno())
+        os.fsync(journal.fileno())
+    files.write_json(place / "store.json", heading)
     return chunks
 
 
-def _decode(collection: Collection, side: int | None, rows: range, workers: ThreadPoolExecutor) -> tuple[Chunk, list[bytes]]:
+def _decoded(decode: Decoder, side: int | None, rows: range, workers: ThreadPoolExecutor) -> tuple[Chunk, list[bytes]]:
     def one(row: int) -> np.ndarray | str:
         try:
-            return np.ascontiguousarray(np.moveaxis(collection.decode(row, side), -1, 0))
+            return np.ascontiguousarray(np.moveaxis(decode(row, side), -1, 0))
         except Unreadable as problem:
             return str(problem)
 
-    nothing = [0] * len(collection.form.extent)
+    nothing = [0] * len(decode.collection.form.extent)
     sizes, bad, content, checksum = [], {}, [], 0
     for row, found in zip(rows, in_order(workers, one, rows), strict=True):
         if isinstance(found, str):
@@ -324,7 +374,7 @@ def _decode(collection: Collection, side: int | None, rows: range, workers: Thre
 
 def _cut_back(place: Path, chunks: list[Chunk]) -> None:
     """Leave these chunks and nothing else in the files of a build that was cut off."""
-    files.write_text(place / "journal.jsonl", "".join(json.dumps(asdict(chunk)) + "\n" for chunk in chunks))
+    files.write_text(place / "journal.jsonl", "".join(map(_line, chunks)))
     with open(place / "samples.bin", "ab") as samples:
         samples.truncate(sum(chunk.bytes for chunk in chunks))
 
@@ -343,14 +393,6 @@ def _forget_older(folder: Path, place: Path, heading: dict) -> None:
             continue
         if other.parent != place and all(older.get(k) == heading[k] for k in ("subject", "side", "kind")):
             shutil.rmtree(other.parent, ignore_errors=True)
-
-
-def _cannot_write(place: Path, problem: OSError) -> TacitError:
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TacitError(
-            f"no space left for decoded samples in {place}: free some and go on, or set TACIT_CACHE to another folder"
-        )
-    return TacitError(f"cannot keep decoded samples in {place} ({problem.strerror}): set TACIT_CACHE to another folder")
 
 
 def _amount(count: float) -> str:

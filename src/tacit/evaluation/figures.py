@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tacit.evaluation.neighbours import nearest
+from tacit.evaluation.neighbours import nearest, on_grid, similarity_blocks
 
 ROWS = 4096
 """How many rows are in float64 at a time."""
@@ -127,6 +127,42 @@ def second_view(first: Tensor, second: Tensor) -> float:
     """
     _, found = nearest(second, first, k=1)
     return float((found[:, 0] == torch.arange(len(first), device=first.device)).double().mean())
+
+
+def finding(first: Tensor, second: Tensor) -> Tensor:
+    """How well each sample's second view is found: 1 / place, as in reciprocal rank.
+
+    Its place is how many samples' first views are at least as near to it, by cosine, as its own: 1 where that is the nearest,
+    N for constant features.
+
+    Args:
+        first, second: `[N, D]`, row i of both from one sample.
+
+    Returns:
+        float64 `[N]` in `(0, 1]`; NaN where features are not finite.
+    """
+    if not (first.isfinite().all() and second.isfinite().all()):
+        return torch.full((len(first),), math.nan, dtype=torch.float64)
+    places = []
+    for rows, cosine in similarity_blocks(second, first):
+        near = on_grid(cosine)
+        own = near.diagonal(offset=rows.start)
+        places.append((near >= own[:, None]).sum(dim=1))
+    return 1 / torch.cat(places).double()
+
+
+def lead(ours: Tensor, theirs: Tensor) -> float:
+    """By how many standard errors of their mean difference one encoder's scores exceed another's, sample by sample.
+
+    Args:
+        ours, theirs: `[N]`, scores of the same samples (`finding`).
+
+    Returns:
+        0 where they are the same; above 2 chance alone is seldom as high; NaN where a score is.
+    """
+    ahead = (ours - theirs).double()
+    error = float(ahead.std()) / math.sqrt(len(ahead))
+    return 0.0 if not ahead.any() else float(ahead.mean()) / max(error, 1e-12)
 
 
 def standard_error(share: float, count: int) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch
 from tacit.evaluation.outcome import Outcome, accuracies
+from tacit.evaluation.schedule import warmed_cosine
 from tacit.evaluation.subject import Tuning
 from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
@@ -38,7 +37,7 @@ def finetune(tuning: Tuning, task: Task, seed: int = 0, epochs: int = EPOCHS) ->
     steps = epochs * loader.steps_per_epoch
     for step, batch in enumerate(loader.ahead(0, steps)):
         for group in optimiser.param_groups:
-            group["lr"] = group["scale"] * RATE * len(batch) / 256 * schedule(step / steps)
+            group["lr"] = group["scale"] * RATE * len(batch) / 256 * warmed_cosine(step / steps, WARMUP)
         batch = batch.to(device)
         draws = Draws(seed, step // loader.steps_per_epoch, batch.ids).within("finetune")
         x = tuning.view(batch, draws.within("view"), task.spec)
@@ -57,13 +56,6 @@ def finetune(tuning: Tuning, task: Task, seed: int = 0, epochs: int = EPOCHS) ->
             y.append(truth(batch))
     values = accuracies(torch.cat(scores), torch.cat(y))
     return Outcome(values, {"epochs": epochs, "rate": RATE, "layer_decay": LAYER_DECAY})
-
-
-def schedule(done: float) -> float:
-    """The share of the rate that is used when a share `done` of the steps, in `[0, 1)`, is behind."""
-    if done < WARMUP:
-        return done / WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
 
 
 def layer_groups(encoder: Encoder, head: nn.Module) -> list[dict]:

@@ -18,6 +18,7 @@ from tacit.evaluation.fewshot import fewshot
 from tacit.evaluation.finetune import finetune
 from tacit.evaluation.knn import knn
 from tacit.evaluation.linear import linear
+from tacit.evaluation.linear_bn import linear_bn
 from tacit.evaluation.outcome import Outcome
 from tacit.evaluation.retrieval import retrieval
 from tacit.evaluation.subject import Subject
@@ -56,6 +57,8 @@ class Protocol:
         cost: what makes it slow, in words.
         run: from a case to its figures; None where the subject lacks what it takes (raw input cannot be fine-tuned).
         shared: the training split must have two classes or more, and the test split one of them.
+        frozen: features are all that it sees of the subject.
+        asked: it runs only when it is asked for.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Protocol:
     cost: str
     run: Callable[[Case], Outcome | None]
     shared: bool = True
+    frozen: bool = True
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,13 @@ PROTOCOLS = {
             lambda case: linear(case.data, case.seed),
         ),
         Protocol(
+            "linear-bn",
+            "What does the linear probe say that MAE and its successors report?",
+            "one pass of the features; then 7,020 steps, growing with samples x classes x width",
+            lambda case: linear_bn(case.data, case.seed),
+            asked=True,
+        ),
+        Protocol(
             "fewshot",
             "How far do 1, 5 or 10 labels of each class go?",
             "one pass of the features; then 15 small logistic regressions",
@@ -168,11 +180,13 @@ PROTOCOLS = {
             "How good does the encoder get when it is itself trained on the labels?",
             "20 passes of training: by far the dearest",
             _finetune,
+            frozen=False,
+            asked=True,
         ),
     )
 }
 
-DEFAULT = tuple(name for name in PROTOCOLS if name != "finetune")
+DEFAULT = tuple(name for name, protocol in PROTOCOLS.items() if not protocol.asked)
 
 
 def run_protocols(names: Iterable[str], subjects: Mapping[str, Subject], task: Task, seed: int = 0) -> list[Record]:
@@ -202,7 +216,7 @@ def run_protocols(names: Iterable[str], subjects: Mapping[str, Subject], task: T
             started = time.perf_counter()
             outcome = protocol.run(case)
             if outcome is not None:
-                records += _records(protocol.name, name, case, outcome, time.perf_counter() - started)
+                records += _records(protocol, name, case, outcome, time.perf_counter() - started)
         if len(records) == before:
             raise TacitError(
                 f"protocol '{protocol.name}' needs an encoder that can be trained, and there is none; leave it out"
@@ -234,15 +248,15 @@ def _case(name: str, subject: Subject, task: Task, seed: int) -> Case:
     return Case(subject, task, features, data.centred() if subject.centred else data, seed)
 
 
-def _records(protocol: str, encoder: str, case: Case, outcome: Outcome, seconds: float) -> list[Record]:
-    records = []
+def _records(protocol: Protocol, encoder: str, case: Case, outcome: Outcome, seconds: float) -> list[Record]:
+    records, seen = [], {"features": case.subject.features} if protocol.frozen and case.subject.features else {}
     for metric, value in outcome.values.items():
-        detail = dict(outcome.detail)
+        detail = outcome.detail | seen
         if metric in outcome.deviations:
             detail["deviation"] = outcome.deviations[metric]
         # JSON has no NaN: what is not defined is null.
         known = value if value == value else None
         records.append(
-            Record(protocol, metric, known, encoder, case.task.name, case.task.split.said, case.seed, seconds, detail)
+            Record(protocol.name, metric, known, encoder, case.task.name, case.task.split.said, case.seed, seconds, detail)
         )
     return records

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tacit.evaluation.features import Labelled
-from tacit.evaluation.neighbours import similarity_blocks
+from tacit.evaluation.neighbours import ranks, similarity_blocks
 from tacit.evaluation.outcome import Outcome
 
 DEPTHS = (1, 5, 10)
@@ -29,8 +29,9 @@ def retrieve(queries: Tensor, query_y: Tensor, gallery: Tensor, gallery_y: Tenso
     found = torch.zeros(len(DEPTHS), dtype=torch.float64, device=queries.device)
     precision, count = 0.0, 0
     places = torch.arange(1, len(gallery) + 1, device=queries.device, dtype=torch.float64)
-    for block, _, order in similarity_blocks(queries, gallery, itself):
-        ranked = order.argsort(dim=1, descending=True)
+    everything = torch.arange(len(gallery), device=gallery.device)
+    for block, cosine in similarity_blocks(queries, gallery, itself):
+        ranked = ranks(cosine, everything).argsort(dim=1, descending=True)
         # A sample that is its own query was put last, and is cut off there.
         ranked = ranked[:, : len(gallery) - int(itself)]
         right = (gallery_y[ranked] == query_y[block][:, None]).double()

@@ -35,6 +35,7 @@ class Subject:
         tuning: None where there is nothing to fine-tune.
         centred: protocols see the features without their mean over the training samples.
         components: linear classifiers see so many principal components of the standardised features, None for all.
+        features: which of an encoder's outputs `encode` gives, for the record; empty where there is no encoder.
     """
 
     encode: Encode
@@ -42,3 +43,4 @@ class Subject:
     tuning: Tuning | None = None
     centred: bool = False
     components: int | None = None
+    features: str = ""

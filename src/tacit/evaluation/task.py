@@ -47,7 +47,8 @@ class Task:
             values = collection.index.strings(name)
             return None if values is None else values.tolist()
 
-        split = split_labelled(column("label"), column("split"), column("group"), seed)
+        labels = collection.labels
+        split = split_labelled(None if labels is None else labels.tolist(), column("split"), column("group"), seed)
         return cls(name, collection, spec, split, store, side)
 
     def batches(self, ids: Tensor) -> Iterable[Batch]:

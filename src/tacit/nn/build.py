@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from tacit.core.errors import TacitError, nearest
 from tacit.nn import foreign, resnet, vit
 from tacit.nn.encoder import Encoder
 from tacit.nn.init import seeded
 from tacit.nn.weights import initialise
 
-__all__ = ["encoder", "initialise"]
+__all__ = ["encoder", "initialise", "tensors"]
 
 
 def encoder(name: str, channels: int, size: int | Sequence[int], seed: int = 0, **options: Any) -> Encoder:
@@ -43,6 +45,17 @@ def encoder(name: str, channels: int, size: int | Sequence[int], seed: int = 0, 
             made = _own(name, channels, extent, options)
     made.config = {"name": name, "channels": channels, "size": extent, **options}
     return made
+
+
+def tensors(name: str, channels: int, size: int | Sequence[int], **options: Any) -> dict[str, torch.Size] | None:
+    """Names and shapes of an encoder's weights, without making any; None for those that are not tacit's own.
+
+    See `encoder` for the arguments.
+    """
+    if name.startswith("timm:") or ".py:" in name:
+        return None
+    with torch.device("meta"):
+        return {key: tensor.shape for key, tensor in encoder(name, channels, size, **options).state_dict().items()}
 
 
 def _own(name: str, channels: int, extent: list[int], options: dict[str, Any]) -> Encoder:

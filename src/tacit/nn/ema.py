@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from tacit.core.distributed import local
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -26,7 +28,9 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """
     theirs = dict(student.named_parameters())
     names, ours = zip(*teacher.named_parameters(), strict=True)
-    torch._foreach_lerp_(ours, [theirs[name] for name in names], 1.0 - momentum)
+    # Where weights lie in parts on many ranks, a rank's parts of both are of the same places.
+    own, new = ([local(weight) for weight in weights] for weights in (ours, [theirs[name] for name in names]))
+    torch._foreach_lerp_(own, new, 1.0 - momentum)
 
 
 def momentum(fraction: float, start: float) -> float:

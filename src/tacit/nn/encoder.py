@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 
+DEEPEST = 1000
+"""Blocks that an encoder can have: what asks for more is a mistake, or out to fill the memory."""
+
 
 @dataclass
 class Encoded:

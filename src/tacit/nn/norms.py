@@ -39,29 +39,54 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and distributed.world_size() > 1:
-            return self._over_ranks(x)
+            return _over_ranks(self, self.momentum, x)
         moments = self.running_mean, self.running_var
         return F.batch_norm(x, *moments, self.weight, self.bias, self.training, self.momentum, self.eps)
 
-    def _over_ranks(self, x: Tensor) -> Tensor:
-        mean, variance = _global_moments(wide(x))
-        with torch.no_grad():
-            rows = distributed.world_size() * x.numel() // x.shape[1]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (rows / (rows - 1)), self.momentum)
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        y = (wide(x) - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
-        if self.weight is not None:
-            y = y * self.weight.view(shape)
-        if self.bias is not None:
-            y = y + self.bias.view(shape)
-        return y.to(x.dtype)
+
+class _Synchronised(nn.modules.batchnorm._BatchNorm):
+    """torch's batch-norm with the moments of all ranks."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and self.momentum is not None and distributed.world_size() > 1:
+            self.num_batches_tracked.add_(1)  # pyright: ignore[reportOptionalMemberAccess]
+            return _over_ranks(self, self.momentum, input)
+        return super().forward(input)
+
+
+def synchronise(module: nn.Module) -> None:
+    """Let every batch-norm of torch in a module, such as encoders from elsewhere bring along, see the moments of all ranks."""
+    for part in module.modules():
+        if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) and part.running_mean is not None:
+            part.__class__ = _Synchronised
+
+
+def _over_ranks(norm: BatchNorm | _Synchronised, momentum: float, x: Tensor) -> Tensor:
+    mean, variance = _global_moments(wide(x))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    with torch.no_grad():
+        rows = distributed.world_size() * x.numel() // x.shape[1]
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(variance * (rows / (rows - 1)), momentum)
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    y = (wide(x) - mean.view(shape)) * (variance + norm.eps).rsqrt().view(shape)
+    if norm.weight is not None:
+        y = y * norm.weight.view(shape)
+    if norm.bias is not None:
+        y = y + norm.bias.view(shape)
+    return y.to(x.dtype)
 
 
 def _global_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance `[C]` over the rows of all ranks."""
+    """Mean and biased variance `[C]` over the rows of all ranks, in one message of 2 C numbers.
+
+    In float64, because the variance is what is left of the mean of squares when the square of the mean is taken off.
+    """
     axes = [0, *range(2, x.ndim)]
-    local = torch.stack([x.mean(axes), x.var(axes, correction=0)])
-    means, variances = distributed.gather(local[None]).unbind(1)  # [W, C] each
-    mean = means.mean(0)
-    return mean, variances.mean(0) + (means - mean).square().mean(0)
+    mean, variance = x.mean(axes).double(), x.var(axes, correction=0).double()
+    mean, square = (distributed.total(torch.stack([mean, variance + mean.square()])) / distributed.world_size()).unbind()
+    return mean.to(x.dtype), (square - mean.square()).to(x.dtype)

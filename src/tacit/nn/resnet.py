@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
-from tacit.nn.encoder import Encoded, Encoder
+from tacit.nn.encoder import DEEPEST, Encoded, Encoder
 from tacit.nn.norms import BatchNorm
 
 
@@ -107,6 +107,8 @@ class ResNet(Encoder):
         init: str = "moco",
     ) -> None:
         super().__init__()
+        if not 0 < sum(blocks) <= DEEPEST:
+            raise TacitError(f"{sum(blocks)} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("stem", stem, ("imagenet", "small"))
         one_of("init", init, first_values.CONVOLUTIONS)
         block = Bottleneck if bottleneck else BasicBlock

@@ -13,7 +13,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
 from tacit.nn.blocks import Block
-from tacit.nn.encoder import Encoded, Encoder
+from tacit.nn.encoder import DEEPEST, Encoded, Encoder
 from tacit.nn.patches import PatchEmbed
 from tacit.nn.positions import resample, sincos
 
@@ -81,6 +81,8 @@ class VisionTransformer(Encoder):
         init: str = "mae",
     ) -> None:
         super().__init__()
+        if not 0 < depth <= DEEPEST:
+            raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("positions", positions, POSITIONS)
         one_of("init", init, first_values.TRANSFORMERS)
         one_of("pool", pool, ("cls", "mean") if class_token else ("mean",))

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tacit.core import archives
 from tacit.core.errors import TacitError
 from tacit.nn.encoder import Encoder
 from tacit.nn.positions import resample
@@ -82,6 +83,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise TacitError(f"no such file of weights: {path}")
     try:
+        archives.refuse_damaged(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         # A namespace of options lies beside the weights in many official files; rebuilding one runs no code.

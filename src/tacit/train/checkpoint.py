@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tacit.core import files
-from tacit.core.errors import TacitError
+from tacit.core import archives, files
+from tacit.core.errors import TacitError, said
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -18,15 +17,18 @@ def save(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of tensors, numbers, strings and containers; anything else in it is refused."""
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of tensors, numbers, strings and containers; anything else in it is refused.
+
+    Tensors are mapped from the file: the processes of a machine share one copy, and read what they use of it.
+    """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        archives.refuse_damaged(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise TacitError(f"no checkpoint at {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as problem:
-        first_line = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise TacitError(f"cannot read the checkpoint {path} ({first_line[:120]}); remove it to start again") from problem
+    except Exception as problem:  # a damaged file makes a parser fail in any way
+        raise TacitError(f"cannot read the checkpoint {path} ({said(problem)}); remove it to start again") from problem
 
 
 def due(every: str, step: int, seconds_since: float) -> bool:

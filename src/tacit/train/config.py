@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tacit.core.errors import TacitError, nearest
+from tacit.data.spec import Spec
 from tacit.methods.method import Options
 
 
@@ -43,6 +44,7 @@ class Training(BaseModel):
     held_back: int = Field(512, ge=0, description="samples kept out of training for the verdict")
     max_bad: float = Field(0.05, ge=0, le=1, description="share of unreadable samples that stops the run before training")
     checkpoint_every: str = Field("5m", pattern=r"^\d+[sm]?$", description="steps (`500`), seconds (`30s`) or minutes (`10m`)")
+    strategy: Literal["ddp", "fsdp"] = Field("ddp", description="how weights lie on several ranks: a copy or a part on each")
     compile: bool = Field(False, description="compile the encoder with torch.compile")
     recompute: bool = Field(False, description="compute a transformer's activations anew in backward instead of keeping them")
     probe: str = Field("", description="labelled data to run k-NN on at every check, apart from the loss")
@@ -50,17 +52,50 @@ class Training(BaseModel):
     stop_on: Literal["collapse", "none"] = Field("collapse", description="which verdict ends a run early")
 
 
+class Whole(BaseModel):
+    """What `config.toml` has in it at the least, so that a run can be opened again. Tables may hold more."""
+
+    class Run(BaseModel):
+        """Which method, and where."""
+
+        method: str
+        device: str
+
+    class Data(BaseModel):
+        """What leads to the data again."""
+
+        path: str
+        kind: str
+        fingerprint: str
+        split: str | None = None
+        columns: dict[str, str] | None = None
+
+    class Train(BaseModel):
+        """What has to be known before the options are looked at."""
+
+        encoder: str
+
+    run: Run
+    data: Data
+    train: Train
+    spec: Spec
+    method: dict[str, Any]
+    origin: dict[Annotated[str, Field(pattern=r"^(method|train)\.")], str]
+
+
 def validated(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
     """`model(**values)`, with a mistake told as one line that names option, value, bounds and the nearest name."""
     try:
-        return model(**values)
+        return model.model_validate(values)
     except ValidationError as problem:
         first = problem.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise TacitError(f"{where} has no option '{name}'{nearest(name, model.model_fields)}") from None
+        if first["type"] == "missing":
+            raise TacitError(f"{where} lacks {name}; restore it") from None
         expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        raise TacitError(f"{where}: {name} = {first['input']!r}, but it {expected}") from None
+        raise TacitError(f"{where}: {name} = {repr(first['input'])[:200]}, but it {expected}") from None
 
 
 def option_owner(name: str, options: type[Options], method: str) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import csv
-import fcntl
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import tomli_w
 
-from tacit.core import files
-from tacit.core.errors import TacitError
+from tacit.core import files, signals
+from tacit.core.errors import Hindered, TacitError
+from tacit.train.config import Whole, validated
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -42,7 +47,6 @@ class RunFolder:
         self.evaluations = self.path / "evaluations"
         self.pictures = self.path / "pictures"
         self.report = self.path / "report.html"
-        self._lock: IO[str] | None = None
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
@@ -61,7 +65,7 @@ class RunFolder:
                 state = "a finished" if folder.finished else "an unfinished"
                 mend = "choose another --out" if folder.finished else f"`tacit resume {out}` goes on with it"
                 raise TacitError(f"{out} already holds {state} run; {mend}")
-            if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            if folder.path.exists() and not (folder.path.is_dir() and all(map(_left_over, os.listdir(folder.path)))):
                 raise TacitError(f"{out} exists and is not an empty folder; choose another --out")
             return folder
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{method}-{data}").strip("-.")[:80]
@@ -70,31 +74,60 @@ class RunFolder:
             number += 1
         return cls(candidate)
 
+    @classmethod
+    def begun(
+        cls, out: str | Path | None, method: str, data: str, config: dict[str, Any], environment: dict[str, Any]
+    ) -> RunFolder:
+        """A folder with the configuration of a new run in it. Two processes never begin theirs in the same one."""
+        folder = cls.unused(out, method, data)
+        try:
+            with files.writing(folder.path):
+                folder.path.mkdir(parents=True, exist_ok=out is not None)
+        except files.Unwritable:
+            if out is None and folder.path.is_dir():  # another process was quicker
+                return cls.begun(out, method, data, config, environment)
+            raise
+        with folder.locked():
+            if out is not None:
+                cls.unused(out, method, data)
+            files.write_json(folder.environment, environment)
+            folder.write_config(config)
+        return folder
+
     @property
     def finished(self) -> bool:
         """Whether training came to its end: the final encoder is written last."""
         return self.encoder.is_file()
 
-    def lock(self) -> None:
-        """Keep other processes from training in this folder until this one ends, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = open(self.path / ".lock", "w")  # noqa: SIM115 - held for the life of the process
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TacitError(f"another process is at work in {self.path}; wait for it, or choose another --out") from None
-        self._lock = handle
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder."""
 
-    def unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        def refuse(holder: str) -> None:
+            raise TacitError(f"{holder} is at work in {self.path}; wait for it, or choose another --out")
+
+        with files.locked(self.path / LOCK, refuse):
+            yield
+
+    @contextmanager
+    def at_work(self, first: bool) -> Iterator[None]:
+        """Train here, as the first process or as one of its others; what ends that from outside says how it goes on."""
+        go_on = f"`tacit resume {self.path}` goes on"
+        with self.locked() if first else nullcontext(), signals.told(f"interrupted; {go_on}"):
+            try:
+                with files.writing(self.path):
+                    yield
+            except Hindered as problem:
+                raise TacitError(f"{problem}; then {go_on}") from problem
 
     def read_config(self) -> dict[str, Any]:
+        """The content of `config.toml`, with everything in it that opening a run takes."""
         try:
-            return tomllib.loads(self.config.read_text())
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+            values = tomllib.loads(files.read_text(self.config))
+        except (tomllib.TOMLDecodeError, RecursionError) as problem:
             raise TacitError(f"cannot read {self.config} ({problem}); restore it or start a new run") from problem
+        validated(Whole, values, str(self.config))
+        return values
 
     def write_config(self, values: dict[str, Any]) -> None:
         files.write_text(self.config, tomli_w.dumps(values))
@@ -111,6 +144,8 @@ class Table:
         self.path = path
         self._columns: list[str] = []
         if length:
+            if not path.is_file() or path.stat().st_size < length:
+                raise TacitError(f"{path} is shorter than it was at the last checkpoint; restore it, or remove the checkpoint")
             with open(path, "r+b") as file:
                 file.truncate(length)
             with open(path, newline="") as file:
@@ -127,8 +162,9 @@ class Table:
         self._writer.writerow([_text(row.get(column)) for column in self._columns])
 
     def flush(self) -> int:
-        """Hand everything to the system; the length in bytes."""
+        """Put everything on the disk, so that a checkpoint never knows of rows that a power cut took; the length in bytes."""
         self._file.flush()
+        os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
@@ -139,21 +175,27 @@ def read_table(path: Path) -> dict[str, list[float | None]]:
     """The columns of a table of numbers; empty cells are None. A last row that was cut short is left out."""
     if not path.is_file():
         return {}
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    if not rows:
-        return {}
-    columns: dict[str, list[float | None]] = {name: [] for name in rows[0]}
-    for row in rows[1:]:
-        if len(row) == len(columns):
-            for name, cell in zip(columns, row, strict=True):
-                columns[name].append(float(cell) if cell else None)
+    whole = files.read_text(path)
+    try:
+        rows = list(csv.reader(whole[: whole.rfind("\n") + 1].splitlines()))
+        columns: dict[str, list[float | None]] = {name: [] for name in rows[0]} if rows else {}
+        for row in rows[1:]:
+            if len(row) == len(columns):
+                for name, cell in zip(columns, row, strict=True):
+                    columns[name].append(float(cell) if cell else None)
+    except (ValueError, csv.Error) as problem:
+        raise TacitError(f"{path} is no table of numbers ({str(problem)[:100]!r}); restore it or remove it") from problem
     return columns
 
 
 def write_lines(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """A tab-separated file; tabs and new lines within a cell are escaped."""
     files.write_text(path, "".join("\t".join(_cell(cell) for cell in row) + "\n" for row in rows))
+
+
+def _left_over(name: str) -> bool:
+    """Whether this is all that a process leaves which is killed while it begins a run."""
+    return name in (LOCK, "run.json") or name.endswith(".part")
 
 
 def _text(value: float | int | None) -> str:

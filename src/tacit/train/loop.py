@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 
-from tacit.core import distributed
-from tacit.core.errors import Interrupted, Stopped
+from tacit.core import distributed, signals
+from tacit.core.errors import Interrupted, Stopped, TacitError, said
 from tacit.data.loader import Loader
 from tacit.data.spec import Batch
-from tacit.methods.method import Progress, Terms
+from tacit.methods.method import Method, Progress, Terms
 from tacit.train import checkpoint
+from tacit.train.advice import Setting
+from tacit.train.evidence import Evidence, Row
 from tacit.train.folder import RunFolder
 from tacit.train.loggers import Sink
 from tacit.train.probe import Probe
 from tacit.train.record import Clock, NoRecord, Record
 from tacit.train.step import Step
-from tacit.train.verdict import Row, Verdict, judge
+from tacit.train.verdict import Verdict, judge
 from tacit.train.watch import Watch
 
 CHECKS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -42,6 +40,7 @@ class State:
     untrained: Row = field(default_factory=dict)
     raw: Row = field(default_factory=dict)
     figures: Row = field(default_factory=dict)
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     best_rank: float = 0.0
     first_loss: float = math.nan
     recent_loss: float = math.nan
@@ -68,6 +67,7 @@ class Loop:
         step: Step,
         loader: Loader,
         watch: Watch,
+        setting: Setting,
         folder: RunFolder,
         say: Callable[[str], None],
         tell: Callable[[int, float, dict[str, float], str], None],
@@ -76,6 +76,7 @@ class Loop:
     ) -> None:
         self.step, self.method, self.training = step, step.method, step.training
         self.loader, self.watch, self.folder, self.say, self.tell = loader, watch, folder, say, tell
+        self.setting = setting
         self.probe, self.sink = probe, sink
         self.state = State()
         self._signal = 0
@@ -92,7 +93,7 @@ class Loop:
         steps = self.training.steps
         every = max(1, steps // METRIC_ROWS)
         checks = {round(share * steps) for share in CHECKS} if len(self.watch) >= 2 else set()
-        with self._signals():
+        with signals.heard(self._hear):
             record = Record(self.folder, self.state.lengths, self.state.step, self.sink) if self.first else NoRecord()
             try:
                 return self._steps(record, checks, every)
@@ -103,7 +104,6 @@ class Loop:
         steps, state = self.training.steps, self.state
         verdict: Verdict | None = None
         if state.step == 0 and checks:
-            state.raw = self.watch.figures_of_input()
             self._check(record)
         self.step.clock = Clock()
         saved = spoke = time.monotonic()
@@ -137,14 +137,15 @@ class Loop:
         try:
             return self.step(batch, Progress(self.state.step, self.training.steps, self.loader.steps_per_epoch))
         except Stopped as stop:
-            last = f"last good checkpoint: {self.folder.last}" if self.folder.last.exists() else "no checkpoint was due yet"
-            raise Stopped(f"{stop}; {last}") from None
+            raise Stopped(f"{stop}; {self._last_good()}") from None
+
+    def _last_good(self) -> str:
+        exists = self.folder.last.exists()
+        return f"last good checkpoint: {self.folder.last}" if exists else "no checkpoint was due yet"
 
     def diverged(self, reason: str) -> Verdict:
         """The verdict on a loss that is no number."""
-        advice = ["lower the learning rate (--set lr=...) to a third", "use --set precision=float32"]
-        s = self.state
-        return Verdict("diverged", [reason], advice, s.figures, {"untrained": s.untrained, "input": s.raw}, s.step)
+        return judge(self._evidence(math.nan), self.setting, reason)
 
     def _note(self, record: Record, terms: Terms, step: int, every: int) -> None:
         if step % every and step + 1 < self.training.steps:
@@ -166,13 +167,22 @@ class Loop:
 
     def _check(self, record: Record) -> Verdict:
         """Look at the held-back samples, keep the best, say how it goes. The first rank looks for all."""
-        state = self.state
-        if not self.first:
-            return self._judge()
-        state.figures = self.watch.figures(self.method.encoder, self.method.projector, self.step.device)
+        whole = self.step.whole()
+        better = self._look(record, whole) if self.first else False
+        distributed.meet()
+        if distributed.largest(int(better)):
+            self._save(record, best=True)
+        return self._judge()
+
+    def _look(self, record: Record, method: Method) -> bool:
+        """Whether the encoder is the best so far."""
+        state, seen = self.state, (method.encoder, method.projector, self.step.device)
         if state.step == 0:
-            state.untrained = state.figures
-        probed = {} if self.probe is None else {"probe_knn": self.probe(self.method.encoder, self.step.device)}
+            state.untrained, state.scores["untrained"] = self.watch.look_untrained(*seen)
+            state.raw, state.scores["input"] = self.watch.look_at_input()
+        now = self.watch.look(*seen)
+        state.figures = now.figures | self.watch.compare(now, state.scores)
+        probed = {} if self.probe is None else {"probe_knn": self.probe(method.encoder, self.step.device)}
         record.figure({"step": state.step, **state.figures, **probed})
         verdict = self._judge()
         rank = state.figures["effective_rank"]
@@ -180,20 +190,21 @@ class Loop:
             self.say(f"step {state.step}: {verdict.verdict} - {verdict.reasons[0]}; effective rank {rank:.1f}")
         if probed:
             self.say(f"step {state.step}: k-NN on labelled data {probed['probe_knn']:.1%}")
-        if rank > state.best_rank and state.step > 0:
+        better = rank > state.best_rank and state.step > 0
+        if better:
             state.best_rank = rank
-            self._save(record, best=True)
-        return verdict
+        return better
 
     def _hopeless(self, verdict: Verdict) -> bool:
         early = verdict.step < self.training.steps
-        return early and self.training.stop_on == "collapse" and verdict.verdict in ("collapsed", "diverged")
+        return self.first and early and self.training.stop_on == "collapse" and verdict.verdict in ("collapsed", "diverged")
 
     def _judge(self) -> Verdict:
+        return judge(self._evidence(self.state.recent_loss), self.setting)
+
+    def _evidence(self, loss: float) -> Evidence:
         s = self.state
-        if not s.figures:
-            return Verdict("undecided", ["too few samples were held back to tell"], ["give more samples"], {}, {}, s.step)
-        return judge(s.figures, s.untrained, s.raw, s.recent_loss, s.first_loss, s.chance, len(self.watch), s.step)
+        return Evidence(s.figures, s.untrained, s.raw, loss, s.first_loss, s.chance, len(self.watch), s.step)
 
     def _speak(self, record: Record, terms: Terms) -> None:
         row = record.lap(self.state.step, self.step.clock, self.step.device)
@@ -208,42 +219,33 @@ class Loop:
     # Checkpoints and signals ------------------------------------------------------------------------------------------
 
     def _save(self, record: Record, best: bool = False) -> None:
+        if not self.step.sound():
+            raise Stopped(f"after step {self.state.step} the weights are no longer finite; {self._last_good()}")
         self.state.lengths = record.flush()
         content = {
-            "method": self.method.state_dict(),
-            "optimiser": self.step.optimiser.state_dict(),
+            **self.step.state_dict(),
             "state": self.state.to_dict(),
+            "skipped": dict(self.loader.skipped),
         }
         if self.first:
             checkpoint.save(self.folder.best if best else self.folder.last, content)
+        distributed.meet()
 
     def restore(self) -> None:
         """Take up the last checkpoint."""
-        content = checkpoint.load(self.folder.last, self.step.device)
-        self.method.load_state_dict(content["method"])
-        self.step.optimiser.load_state_dict(content["optimiser"])
-        self.state = State(**content["state"])
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C, SIGTERM and SIGUSR1 end the run after the step at hand; a second Ctrl-C ends it at once."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if self._signal and number == signal.SIGINT:
-                os._exit(130)
-            self._signal = number
-
-        before = {}
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            try:
-                before[number] = signal.signal(number, note)
-            except ValueError:  # not in the main thread: whoever runs that thread handles signals
-                break
+        content = checkpoint.load(self.folder.last)
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self.step.load_state_dict(content)
+            self.state = State(**content["state"])
+            self.loader.skipped.update(content["skipped"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
+            raise TacitError(
+                f"{self.folder.last} does not fit this run ({said(problem)}); restore it, or remove it to start again"
+            ) from problem
+
+    def _hear(self, number: int) -> None:
+        """A signal ends the run after the step at hand."""
+        self._signal = number
 
 
 class StoppedByVerdict(Stopped):

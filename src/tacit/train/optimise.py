@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from tacit.core import distributed
 from tacit.core.errors import TacitError, nearest, one_of
 
 
@@ -89,16 +90,19 @@ class Lars(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # noqa: ARG002
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
+            trained = [weight for weight in group["params"] if weight.grad is not None]
+            if not trained:
                 continue
-            updates = [weight.grad for weight in weights]
+            weights, updates, buffers = (
+                [distributed.local(tensor) for tensor in tensors]
+                for tensors in (trained, [weight.grad for weight in trained], [self._buffer(weight) for weight in trained])
+            )
             if group["decays"]:
                 updates = torch._foreach_add(updates, weights, alpha=group["weight_decay"])
-                lengths = zip(torch._foreach_norm(weights), torch._foreach_norm(updates), strict=True)
-                ratios = [torch.where((w > 0) & (d > 0), group["trust"] * w / d, 1.0) for w, d in lengths]
-                updates = torch._foreach_mul(updates, ratios)
-            buffers = [self._buffer(weight) for weight in weights]
+                whole = not distributed.in_parts(trained[0])
+                w, d = distributed.lengths([*weights, *updates], whole).chunk(2)
+                ratios = torch.where((w > 0) & (d > 0), group["trust"] * w / d, 1.0)
+                updates = torch._foreach_mul(updates, list(ratios))
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, updates, alpha=group["lr"] if group["fold_lr"] else 1.0)
             torch._foreach_add_(weights, buffers, alpha=-1.0 if group["fold_lr"] else -group["lr"])
@@ -151,15 +155,21 @@ def build(name: str, params: list[dict[str, Any]], lr: float, **options: Any) ->
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Shorten all gradients together to `limit` where they are longer; returns their length before. Infinity only measures."""
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    length = torch.nn.utils.get_total_norm(grads)
+    grads, lengths = _gradients(parameters)
+    length = lengths.norm()
     torch._foreach_mul_(grads, (limit / (length + 1e-6)).clamp(max=1.0))
     return length
 
 
 def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Shorten every tensor's gradient by itself to `limit` (DINO); returns the length of all together before."""
+    grads, lengths = _gradients(parameters)
+    torch._foreach_mul_(grads, list((limit / (lengths + 1e-6)).clamp(max=1.0)))
+    return lengths.norm()
+
+
+def _gradients(parameters: Iterable[nn.Parameter]) -> tuple[list[Tensor], Tensor]:
+    """What this rank holds of all gradients, and their whole lengths `[N]`."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    lengths = torch._foreach_norm(grads)
-    torch._foreach_mul_(grads, [(limit / (length + 1e-6)).clamp(max=1.0) for length in lengths])
-    return torch.stack(list(lengths)).norm()
+    own = [distributed.local(grad) for grad in grads]
+    return own, distributed.lengths(own, whole=not distributed.in_parts(grads[0]))

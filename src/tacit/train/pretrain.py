@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save
 
-from tacit.core import files
+from tacit.core import distributed, files, signals
 from tacit.core.allocator import keep_freed_memory
 from tacit.core.draws import Draws, Order
 from tacit.core.errors import Stopped, TacitError
@@ -26,6 +26,7 @@ from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
 from tacit.data.open import measure, open_data
+from tacit.data.rows import Rows
 from tacit.data.skipped import screen, write_skipped
 from tacit.data.spec import Batch, Spec
 from tacit.data.survey import Survey, survey
@@ -35,6 +36,7 @@ from tacit.nn import build
 from tacit.nn.init import seeded
 from tacit.nn.vit import VisionTransformer
 from tacit.train import loggers, ranks, trust
+from tacit.train.advice import Setting, departures
 from tacit.train.auto import Budget, Situation
 from tacit.train.config import Training, validated
 from tacit.train.folder import RunFolder
@@ -42,11 +44,11 @@ from tacit.train.loop import Loop, StoppedByVerdict
 from tacit.train.machine import describe, pick_device, seconds_per_call
 from tacit.train.probe import Probe
 from tacit.train.recipe import Recipe, resolve
-from tacit.train.step import Step
+from tacit.train.step import Step, passes, refuse_uneven
 from tacit.train.verdict import Verdict
 from tacit.train.watch import Watch, evaluating
 from tacit.views.normalise import statistics
-from tacit.views.probe import probe_view
+from tacit.views.probe import light_view, probe_view
 
 SMALLEST = 8
 """Fewer samples than this are refused: there is nothing to hold back and nothing to compare."""
@@ -67,6 +69,7 @@ class Request:
     split: str | None = None
     columns: dict[str, str] | None = None
     mirrored: bool | None = None
+    resume: bool = False
 
 
 class Listener:
@@ -80,20 +83,44 @@ class Listener:
 
 
 def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
-    """Train, and write everything that a run folder holds.
+    """Train, and write everything that a run folder holds; with `resume`, go on with the run in `out` where there is one.
 
     Raises:
         TacitError: the request cannot be met; nothing was written.
         Stopped: the verdict ended the run; the folder holds everything up to there.
     """
-    prepared = _prepare(request) if ranks.place() == 0 else None
-    fabric = ranks.join(pick_device(request.device))
-    prepared = fabric.broadcast(prepared)
-    assert prepared is not None
-    path, config = prepared
-    return _train(RunFolder(path), reopen(config, request.data), config, fabric, listener or Listener())
+    fabric = ranks.join(pick_device(request.device), request.given.get("strategy", "ddp"))
+    with ranks.company("the same command starts again"):
+        path, config = ranks.by_first(fabric, lambda: _begun(request) or _prepare(request))
+    return _go_on(RunFolder(path), config, request.data, fabric, listener or Listener())
 
 
+def _begun(request: Request) -> tuple[str, dict[str, Any]] | None:
+    """The run that the request would go on with: its path and its configuration."""
+    if not request.resume:
+        return None
+    if request.out is None:
+        raise TacitError("--resume goes on with the run in --out; give that folder too")
+    folder = RunFolder(request.out)
+    if not folder.config.exists():
+        return None
+    config = folder.read_config()
+    kept = config["run"] | config["method"] | config["train"]
+    asked = {"method": request.method, "steps": request.budget.steps, **request.given}
+    if (strategy := asked.pop("strategy", None)) is not None:
+        config["train"]["strategy"] = strategy
+    for name, value in asked.items():
+        if value is not None and value != kept.get(name, value):
+            raise TacitError(
+                f"{request.out} was begun with {name}={kept[name]}, not {value}, and a run keeps its values; "
+                "give the same ones, or choose another --out"
+            )
+    trust.remember(str(request.given.get("encoder", "")))
+    trust.require(config["train"]["encoder"], request.out)
+    return str(folder.path), config
+
+
+@signals.told("interrupted before anything was written; the same command starts again")
 def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
     """Look at the data, decide every value, and begin a run folder: its path, and the configuration that lies in it."""
     start = time.monotonic()
@@ -106,38 +133,49 @@ def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
             f"{len(collection)} sample(s) in {request.data}; pretraining needs {SMALLEST} at the least, "
             "and some hundreds to be of use"
         )
-    folder = RunFolder.unused(request.out, method.name, short_name(request.data))
+    RunFolder.unused(request.out, method.name, short_name(request.data))
     trust.remember(str(request.given.get("encoder", "")))
     device = pick_device(request.device)
     spec = measure(collection)
-    recipe = decide(method, request, spec, survey(collection, spec), device, start)
+    seen = survey(collection, spec)
+    recipe = decide(method, request, spec, seen, device, start)
+    refuse_uneven(recipe.training, ranks.count())
     _rehearse(build_method(method, recipe.options, recipe.training, spec), recipe.training)
-    config = _config(request, collection, spec, recipe, device)
-    folder.write_config(config)
-    command = shlex.join(["tacit", *sys.argv[1:]])
-    files.write_json(folder.environment, {"tacit": __version__, "command": command, **describe()})
+    config = _config(request, collection, spec, seen, recipe, device)
+    environment = {"tacit": __version__, "command": shlex.join(["tacit", *sys.argv[1:]]), **describe()}
+    folder = RunFolder.begun(request.out, method.name, short_name(request.data), config, environment)
     return str(folder.path), config
 
 
-def resume(path: str | Path, data: Any = None, listener: Listener | None = None) -> RunFolder:
+def resume(path: str | Path, data: Any = None, listener: Listener | None = None, strategy: str | None = None) -> RunFolder:
     """Go on with a run exactly where its last checkpoint left it, or from the start where there is none.
 
     Args:
-        data: the data again, where the run was started on a Python object that no path leads to.
+        data: the data again, where it lies elsewhere now, or was a Python object that no path leads to.
+        strategy: how weights lie on several ranks from now on, `ddp` or `fsdp`.
     """
     folder = RunFolder.existing(path)
-    if folder.finished:
-        raise TacitError(f"{path} is finished; nothing is left to do")
     config = folder.read_config()
     trust.require(config["train"]["encoder"], path)
+    config["train"] |= {} if strategy is None else {"strategy": strategy}
+    fabric = ranks.join(pick_device(config["run"]["device"]), config["train"].get("strategy", "ddp"))
+    return _go_on(folder, config, data, fabric, listener or Listener())
+
+
+def _go_on(folder: RunFolder, config: dict[str, Any], data: Any, fabric: Fabric, listener: Listener) -> RunFolder:
+    """Train from where the run stands to its end, on the very data that it was begun on."""
+    if folder.finished:
+        if fabric.global_rank == 0:
+            listener.say(f"{folder.path} is finished: nothing is left to do")
+        return folder
     collection = reopen(config, data)
     if collection.fingerprint != config["data"]["fingerprint"]:
         raise TacitError(
-            f"{config['data']['path']} changed since {path} was started (files were added, removed or altered); "
+            f"{config['data']['path']} changed since {folder.path} was started (files were added, removed or altered); "
             "put it back as it was, or start a new run with --init"
         )
-    fabric = ranks.join(pick_device(config["run"]["device"]))
-    return _train(folder, collection, config, fabric, listener or Listener())
+    with ranks.company(f"`tacit resume {folder.path}` goes on"):
+        return _train(folder, collection, config, fabric, listener)
 
 
 def reopen(config: dict[str, Any], data: Any = None) -> Collection:
@@ -175,10 +213,10 @@ def build_method(method: type[Method], options: Options, training: Training, spe
     """A method with its first weights, which depend on the seed alone. Refuses what cannot work."""
     extra = method.encoder_options(options, training.encoder)
     encoder = build.encoder(training.encoder, spec.channels, training.size, seed=training.seed, **extra)
-    rows, rest = divmod(training.batch, training.accumulate)
-    if rest:
-        raise TacitError(f"a batch of {training.batch} is not made of {training.accumulate} equal parts; change one of them")
-    method.check(options, encoder, spec, training.size, rows)
+    refuse_uneven(training)
+    if training.warmup > training.steps:
+        raise TacitError(f"warmup={training.warmup} is longer than the run of {training.steps} steps; lower it")
+    method.check(options, encoder, spec, training.size, training.batch // training.accumulate)
     if training.recompute:
         if not isinstance(encoder, VisionTransformer):
             raise TacitError("--recompute is for transformers: batch-norm would count every batch twice; use a vit")
@@ -225,10 +263,8 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], fa
     training: Training = validated(Training, config["train"], "config.toml [train]")
     options: Options = validated(method_type.Options, config["method"], "config.toml [method]")
     first = fabric.global_rank == 0
-    if first:
-        folder.lock()
 
-    with open(folder.log if first else os.devnull, "a") as log:
+    with folder.at_work(first), open(folder.log if first else os.devnull, "a") as log:
 
         def say(line: str) -> None:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
@@ -248,32 +284,37 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], fa
             side=training.store_side or None, max_bad=training.max_bad,
         )  # fmt: skip
         beside = Loader(
-            collection, store, held if len(held) else kept[:64], 512, training.seed,
+            collection, store, held if len(held) else kept[np.arange(min(64, len(kept)))], 512, training.seed,
             shuffle=False, side=training.store_side or None, max_bad=1.0,
         )  # fmt: skip
         looked_at = beside.batch(0)
 
         method = build_method(method_type, options, training, spec)
-        if training.init:
+        if training.init and not folder.last.exists():
             say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
+        if notice := passes(method, training):
+            say(notice)
         step = Step(method, training, spec, fabric, collection.index.path)
         seen = as_seen(method)
-        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probe_view(seen, training.size), seen, training.seed)
+        probes = {"crops": probe_view(seen, training.size), "light": light_view(seen, training.size)}
+        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probes, seen, training.seed)
 
         def tell(done: int, loss: float, speed: dict[str, float], verdict: str) -> None:
             listener.tell(done, training.steps, loss, speed, verdict)
 
         probe = Probe(training.probe, seen, training.size, training.seed) if first and training.probe else None
         sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
-        loop = Loop(step, loader, watch, folder, say, tell, probe, sink)
+        setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0))
+        loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
         if folder.last.exists():
             loop.restore()
             say(f"going on after step {loop.state.step} of {training.steps}")
         try:
             verdict = loop.run()
         except StoppedByVerdict as stop:
+            whole = step.whole()
             if first:
-                _keep(folder, method, training, stop.verdict)
+                _keep(folder, whole, training, stop.verdict)
             raise
         except Stopped as stop:
             if first:
@@ -282,20 +323,20 @@ def _train(folder: RunFolder, collection: Collection, config: dict[str, Any], fa
         finally:
             if first:
                 write_skipped(folder.skipped, collection, loader.skipped | beside.skipped)
+        whole = step.whole()
         if first:
-            _draw(folder, step, looked_at.rows(0, 64))
-            _keep(folder, method, training, verdict)
-        fabric.barrier()
+            _draw(folder, step, whole, looked_at.rows(0, 64))
+            _keep(folder, whole, training, verdict)
+        distributed.meet()
         log.write(f"{verdict.verdict}: {'; '.join(verdict.reasons)}\n")
-    folder.unlock()
     return folder
 
 
-def divide(samples: int, training: Training) -> tuple[np.ndarray, np.ndarray]:
+def divide(samples: int, training: Training) -> tuple[np.ndarray, Rows]:
     """Rows that the verdict looks at, and rows to train on: the first few in an order of their own, and the others."""
-    shuffled = Order(training.seed, 0, samples, "held back")(torch.arange(samples)).numpy()
-    held = min(training.held_back, samples - 2)
-    return np.sort(shuffled[:held]), np.sort(shuffled[held:])
+    count = min(training.held_back, samples - 2)
+    held = np.sort(Order(training.seed, 0, samples, "held back")(torch.arange(count)).numpy())
+    return held, Rows(samples, held)
 
 
 def _store(collection: Collection, training: Training, say: Any) -> stores.Store | None:
@@ -303,15 +344,20 @@ def _store(collection: Collection, training: Training, say: Any) -> stores.Store
     store, why = None, "asked to decode as it goes"
     if training.store != "never":
         folder = cache_folder() / "stores"
-        budget = stores.default_budget(folder) if training.store == "auto" else 1 << 62
-        store, why = stores.prepare(collection, side, folder, budget, training.max_bad)
+        budget = stores.default_budget(folder) if training.store == "auto" else None
+        store, why = stores.prepare(
+            collection, side, folder, budget, training.max_bad,
+            busy=lambda holder: say(f"{holder} decodes the same samples: waiting for it"),
+        )  # fmt: skip
     say(why)
     if store is None:
         screen(collection, max_bad=training.max_bad)
     return store
 
 
-def _config(request: Request, collection: Collection, spec: Spec, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+def _config(
+    request: Request, collection: Collection, spec: Spec, seen: Survey, recipe: Recipe, device: torch.device
+) -> dict[str, Any]:
     """The content of `config.toml`."""
     data = {
         "path": _location(request.data),
@@ -321,6 +367,7 @@ def _config(request: Request, collection: Collection, spec: Spec, recipe: Recipe
         "understood": collection.description,
         "split": request.split,
         "columns": request.columns,
+        "duplicates": round(seen.duplicates, 4),
     }
     return {
         "run": {"method": request.method, "recipe": request.recipe, "device": device.type, "tacit": __version__},
@@ -329,6 +376,7 @@ def _config(request: Request, collection: Collection, spec: Spec, recipe: Recipe
         "method": recipe.options.model_dump(exclude_none=True),
         "train": recipe.training.model_dump(exclude_none=True),
         "origin": recipe.origin,
+        "usual": {name: value for name, value in recipe.usual.items() if value is not None},
     }
 
 
@@ -364,11 +412,11 @@ def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdic
     files.write_json(folder.encoder, kept)
 
 
-def _draw(folder: RunFolder, step: Step, batch: Batch) -> None:
+def _draw(folder: RunFolder, step: Step, method: Method, batch: Batch) -> None:
     """The method's own pictures, of held-back samples where there are any."""
-    with torch.no_grad(), evaluating(step.method):
+    with torch.no_grad(), evaluating(method):
         views, draws = step.see(batch, 0)
-        pictures = step.method.pictures(views, draws)
+        pictures = method.pictures(views, draws)
     captions = {}
     for number, (caption, picture) in enumerate(pictures.items(), 1):
         name = f"{number}.png"

@@ -17,11 +17,15 @@ QUICK_MINUTES = 2.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """The resolved values of a run, and for each where it comes from: `paper`, `auto: why`, `given`, `default`."""
+    """The resolved values of a run, and for each where it comes from: `paper`, `auto: why`, `given`, `default`.
+
+    `usual` holds what the recipe would have taken in place of the given ones.
+    """
 
     options: Options
     training: Training
     origin: dict[str, str]
+    usual: dict[str, Any]
 
 
 def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
@@ -57,7 +61,9 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
         values[owner or "method"][key] = choice.value
         said = choice.reason.startswith("given")
         origin[f"{owner or 'method'}.{key}"] = choice.reason if said else f"{label}: {choice.reason}"
-    for owner, said in (("method", mine), ("train", shared)):
+    usual: dict[str, Any] = {}
+    for owner, said, model in (("method", mine, method.Options), ("train", shared, Training)):
+        usual |= {name: values[owner].get(name, model.model_fields[name].default) for name in said}
         values[owner] |= said
         origin |= {f"{owner}.{name}": "given" for name in said}
     options = validated(method.Options, values["method"], method.name)
@@ -65,7 +71,7 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
     for owner, model in (("method", options), ("train", training)):
         for name in type(model).model_fields:
             origin.setdefault(f"{owner}.{name}", "paper" if owner == "method" else "default")
-    return Recipe(options, training, origin)
+    return Recipe(options, training, origin, usual)
 
 
 def published(situation: Situation, column: str = "") -> dict[str, Chosen]:

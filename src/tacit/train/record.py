@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
+from tacit.train.events import Events
 from tacit.train.folder import RunFolder, Table
 from tacit.train.loggers import Sink
 from tacit.train.machine import memory_megabytes
@@ -49,7 +50,7 @@ class Record:
         self.metrics = Table(folder.metrics, lengths.get("metrics", 0))
         self.figures = Table(folder.figures, lengths.get("figures", 0))
         self.speed = Table(folder.speed, lengths.get("speed", 0))
-        self._events = _events(folder, step)
+        self._events = Events(folder.path / "events", step)
 
     def metric(self, row: dict[str, float | int | None]) -> None:
         self.metrics.add(row)
@@ -66,23 +67,21 @@ class Record:
         return row
 
     def flush(self) -> dict[str, int]:
-        """Hand everything to the system; the tables' lengths, for a checkpoint."""
+        """Put everything on the disk; the tables' lengths, for a checkpoint."""
         self._events.flush()
         return {"metrics": self.metrics.flush(), "figures": self.figures.flush(), "speed": self.speed.flush()}
 
     def close(self) -> None:
-        self.flush()
-        for table in (self.metrics, self.figures, self.speed):
-            table.close()
-        self._events.close()
-        if self._sink is not None:
-            self._sink.close()
+        """Close everything, even where the disk is full and the last rows are lost."""
+        with ExitStack() as all_of:
+            for file in (self._sink, self._events, self.speed, self.figures, self.metrics):
+                if file is not None:
+                    all_of.callback(file.close)
 
     def _scalars(self, group: str, row: dict[str, float | int | None]) -> None:
         step = int(row["step"] or 0)
         figures = {f"{group}/{name}": v for name, v in row.items() if name not in ("step", "epoch") and v is not None}
-        for name, value in figures.items():
-            self._events.add_scalar(name, value, step)
+        self._events.add(figures, step)
         if self._sink is not None:
             self._sink.log(figures, step)
 
@@ -107,9 +106,3 @@ class NoRecord(Record):
 
     def close(self) -> None:
         pass
-
-
-def _events(folder: RunFolder, step: int):
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    return SummaryWriter(str(folder.path / "events"), purge_step=step or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,13 +13,15 @@ from torch.optim import Optimizer
 
 from tacit.core import distributed
 from tacit.core.draws import Draws
-from tacit.core.errors import Stopped
+from tacit.core.errors import Stopped, TacitError
 from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Method, Progress, Terms
-from tacit.train import optimise
+from tacit.nn.norms import BatchNorm, synchronise
+from tacit.train import optimise, sharded
 from tacit.train.config import Training
 from tacit.train.record import Clock
 from tacit.train.schedule import cosine, rate
+from tacit.train.sharded import laid_out
 
 
 class Step:
@@ -35,8 +38,14 @@ class Step:
         self.method, self.training, self.spec, self.fabric, self.paths = method, training, spec, fabric, paths
         self.views = method.views()
         self.clock = Clock()
-        self.model: nn.Module
-        self.model, self.optimiser = fabric.setup(channels_last(method), self._optimiser())
+        refuse_uneven(training, fabric.world_size)
+        if fabric.world_size > 1:
+            synchronise(method)
+        self.sharded = training.strategy == "fsdp" and fabric.world_size > 1
+        # What is cut into parts has to lie in the usual order, and cannot be looked at without a copy that is whole.
+        self._copy = copy.deepcopy(method) if self.sharded and fabric.global_rank == 0 else None
+        self.model: nn.Module = fabric.setup_module(method if self.sharded else channels_last(method))
+        self.optimiser = self._optimiser()
 
     @property
     def device(self) -> torch.device:
@@ -46,13 +55,17 @@ class Step:
         """Update the weights from this rank's part of a batch; raises `Stopped` before that if the loss is not finite."""
         self._set_rates(progress)
         self.optimiser.zero_grad(set_to_none=True)
+        self.method.before_step(progress)
         rows = len(batch) // self.training.accumulate
         found: list[Terms] = []
-        for start in range(0, rows * self.training.accumulate, rows):
-            terms = self.forward(batch.rows(start, start + rows), progress)
-            self._refuse_non_finite(terms, batch, progress.step)
-            with self.clock.phase("backward"):
-                self.fabric.backward(terms.total / self.training.accumulate)
+        for start in range(0, len(batch), rows):
+            last = start + rows >= len(batch)
+            with self.fabric.no_backward_sync(self.model, enabled=not last):  # pyright: ignore[reportArgumentType]
+                part = batch.rows(start, start + rows)
+                terms = self.forward(part, progress)
+                self._refuse_non_finite(terms, part, progress)
+                with self.clock.phase("backward"):
+                    self.fabric.backward(terms.total / self.training.accumulate)
             found.append(terms)
         with self.clock.phase("optimiser"):
             if self.training.clip:
@@ -79,6 +92,38 @@ class Step:
         seen = {name: view(batch, draws.within(name), self.spec) for name, view in self.views.items()}
         return {name: channels_last(x) for name, x in seen.items()}, draws
 
+    def whole(self) -> Method:
+        """The method with all its weights on one device, to look at. Every rank has to ask; only the first one may look."""
+        if not self.sharded:
+            return self.method
+        state = sharded.whole(self.method.state_dict(), keep=self._copy is not None)
+        if self._copy is None:
+            return self.method
+        self._copy.load_state_dict(state)
+        return copy.deepcopy(self._copy).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimiser, whole on the first rank: the same on any number of ranks. Every rank has to ask."""
+        state = {"method": self.method.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return sharded.whole(state, keep=self.fabric.global_rank == 0) if self.sharded else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave, on however many ranks and with whichever strategy that was."""
+        own, weights = self.method.state_dict(), state["method"]
+        if self.sharded:
+            weights = {name: laid_out(value, own[name]) for name, value in weights.items()}
+        self.method.load_state_dict(weights)
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        moments = {
+            number: {
+                name: laid_out(value, parameters[number]) if value.ndim else value.clone()  # how many steps it took is a scalar
+                for name, value in values.items()
+                if value is not None
+            }
+            for number, values in state["optimiser"]["state"].items()
+        }
+        self.optimiser.load_state_dict({**state["optimiser"], "state": moments})
+
     def _optimiser(self) -> Optimizer:
         t, encoder = self.training, self.method.student
         trained = [(name, parameter) for name, parameter in self.method.named_parameters() if parameter.requires_grad]
@@ -96,15 +141,57 @@ class Step:
         decay = None if t.weight_decay_end is None else cosine(progress.fraction, t.weight_decay, t.weight_decay_end)
         optimise.set_rates(self.optimiser, rate(t.schedule, step, t.warmup, steps, t.lr, t.lr_end), decay)
 
-    def _refuse_non_finite(self, terms: Terms, batch: Batch, step: int) -> None:
-        if not distributed.largest(int(not torch.isfinite(terms.total))):
+    def _refuse_non_finite(self, terms: Terms, part: Batch, progress: Progress) -> None:
+        """Raises `Stopped` on every rank if the loss of any rank's pass is not finite, with the samples of that pass."""
+        mine = not torch.isfinite(terms.total)
+        if not distributed.largest(int(mine)):
             return
-        broken = [name for name, value in terms.parts.items() if not bool(torch.isfinite(value).all())] or ["total"]
-        files = ", ".join(self.paths(int(row)) for row in batch.ids[:4])
+        said = None
+        if mine:
+            broken = [name for name, value in terms.parts.items() if not bool(torch.isfinite(value).all())] or ["total"]
+            said = f"term {', '.join(broken)}; {self._suspects(part, int(progress.epoch))}"
+        said = next(found for found in distributed.everybodys(said) if found)
         raise Stopped(
-            f"step {step}: the loss is not finite (term {', '.join(broken)}; batch of {len(batch)} with {files} ...); "
+            f"step {progress.step}: the loss is not finite ({said}); "
             "no weight was changed; lower the learning rate (--set lr=...) or use --set precision=float32"
         )
+
+    def _suspects(self, part: Batch, epoch: int) -> str:
+        """The files of a pass; where views of some are themselves not finite, those alone."""
+        views, _ = self.see(part, epoch)  # the same again: everything random about them is a function of the sample
+        broken = torch.stack([~view.flatten(1).isfinite().all(dim=1) for view in views.values()]).any(dim=0).cpu()
+        ids = part.ids.cpu()
+        rows = (ids[broken] if broken.any() else ids).tolist()
+        files = ", ".join(self.paths(row) for row in rows[:4]) + " ..." * (len(rows) > 4)
+        return f"views that are not finite, of {files}" if broken.any() else f"batch of {len(part)} with {files}"
+
+    def sound(self) -> bool:
+        """Whether all weights of all ranks are finite: after a gradient that was not, they are worth no checkpoint."""
+        weights = [distributed.local(value) for value in self.method.parameters()]
+        broken = not torch.stack(list(torch._foreach_norm(weights))).isfinite().all()  # pyright: ignore
+        return not distributed.largest(int(broken))
+
+
+def refuse_uneven(training: Training, ranks: int = 1) -> None:
+    """A `TacitError` where a batch is not made of equal parts for every rank and pass."""
+    parts = ranks * training.accumulate
+    if training.batch % parts:
+        among = [f"{ranks} processes"] * (ranks > 1) + [f"{training.accumulate} passes"] * (training.accumulate > 1)
+        raise TacitError(
+            f"a batch of {training.batch} is not made of equal parts for {' with '.join(among)}; "
+            f"give a multiple of {parts}, such as --batch {max(1, round(training.batch / parts)) * parts}"
+        )
+
+
+def passes(method: Method, training: Training) -> str:
+    """What steps that are made of several passes come to, in words; empty where they are the steps of the whole batch."""
+    among = ["negatives"] * method.negatives + ["batch statistics"] * any(isinstance(m, BatchNorm) for m in method.modules())
+    if training.accumulate == 1 or not among:
+        return ""
+    return (
+        f"a step is made of {training.accumulate} passes: {' and '.join(among)} are those of the "
+        f"{training.batch // training.accumulate} samples of a pass, not of the {training.batch} of a step"
+    )
 
 
 def _mean(parts: list[Terms]) -> Terms:

@@ -6,16 +6,17 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Row = dict[str, float]
+from tacit.train.advice import Setting, advise
+from tacit.train.evidence import CLEAR, COLLAPSED_RANK, ENOUGH, Evidence, Row
 
-COLLAPSED_RANK = 1.5
-"""Below this, features lie on one line: no two directions carry anything."""
-COLLAPSED_SHARE = 0.1
+COLLAPSED_SHARE = 0.2
 """A rank below this share of the untrained encoder's, together with lost instances, is a collapse too."""
 
+SOLVED = 0.1
+"""A loss below this share of chance leaves nothing to learn."""
 
-ENOUGH = 48
-"""Fewer held-back samples than this prove nothing."""
+ALIKE = 0.05
+"""Features that spread less than this are the same for all samples, as far as a loss can tell."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Verdict:
     Attributes:
         verdict: the word.
         reasons: sentences, the weightiest first.
-        advice: what to change, most likely cause first; empty when it learned.
+        advice: what to change, most likely cause first; empty when it learned, two sentences else.
         figures: the run's last figures.
         baselines: the same figures of the untrained encoder and of raw input.
         step: after how many steps.
@@ -48,79 +49,76 @@ class Verdict:
         }
 
 
-def judge(
-    now: Row, untrained: Row, raw: Row, loss: float, first_loss: float, chance: float | None, samples: int, step: int
-) -> Verdict:
-    """The verdict on a run.
+def judge(e: Evidence, setting: Setting, stopped: str = "") -> Verdict:
+    """The verdict on a run, and where it is not `learned`, what to change in its setting.
 
     Args:
-        now, untrained, raw: figures (`watch.describe`) of the encoder now, as it was initialised, and of raw input.
-        loss: mean of the last losses; first_loss: of the first.
-        chance: the loss of a model that learned nothing, as far as it is known.
-        samples: how many held-back samples the figures rest on.
-        step: optimiser steps so far.
+        stopped: why it was stopped at a loss that is not finite, where it was.
     """
-    baselines = {"untrained": untrained, "input": raw}
+    baselines = {"untrained": e.untrained, "input": e.raw}
 
-    def verdict(word: str, reasons: list[str], advice: list[str] | None = None) -> Verdict:
-        return Verdict(word, reasons, advice or [], now, baselines, step)
+    def verdict(word: str, reasons: list[str]) -> Verdict:
+        return Verdict(word, reasons, advise(word, e, setting), e.now, baselines, e.step)
 
-    if not math.isfinite(loss) or not all(math.isfinite(value) for value in now.values()):
-        return verdict(
-            "diverged",
-            ["the loss or the features are no longer finite"],
-            ["lower the learning rate (--set lr=...) to a third", "use --set precision=float32"],
-        )
-    reference = first_loss if chance is None else max(chance, first_loss)
-    if loss > 1.5 * abs(reference) + 1e-6 and step > 0:
-        return verdict(
-            "diverged",
-            [f"the loss rose to {loss:.3g}, above the {reference:.3g} it started from"],
-            ["lower the learning rate (--set lr=...) to a third", "lengthen the warm-up (--set warmup=...)"],
-        )
+    if stopped:
+        return verdict("diverged", [stopped])
+    if not e.now:
+        return verdict("undecided", ["too few samples were held back to tell"])
+    if not all(math.isfinite(value) for value in (*e.now.values(), e.loss if e.step else 0.0)):
+        return verdict("diverged", ["the loss or the features are no longer finite"])
+    for word, rule in (("diverged", _diverged), ("collapsed", _collapsed), ("undecided", _undecided)):
+        if reasons := rule(e):
+            return verdict(word, [*reasons, *_figures(e)])
+    return verdict("learned", _figures(e))
 
-    rank, rank_before = now["effective_rank"], untrained["effective_rank"]
-    found, found_before, found_raw = now["second_view"], untrained["second_view"], raw["second_view"]
-    noise = 2 * math.sqrt(max(found_before * (1 - found_before), 1 / samples) / samples)
-    lost = found < found_before - noise
-    flat_projector = now.get("projector_effective_rank", math.inf) < COLLAPSED_RANK
-    if rank < COLLAPSED_RANK or flat_projector or (rank < COLLAPSED_SHARE * rank_before and lost):
-        where = "projected features" if flat_projector and rank >= COLLAPSED_RANK else "features"
-        worst = now["projector_effective_rank"] if flat_projector and rank >= COLLAPSED_RANK else rank
-        return verdict(
-            "collapsed",
-            [
-                f"the {where} have an effective rank of {worst:.1f} (untrained encoder: {rank_before:.1f})",
-                f"a sample's second view is found in {found:.0%} of cases "
-                f"(untrained encoder {found_before:.0%}, raw input {found_raw:.0%})",
-            ],
-            [
-                "lower the learning rate (--set lr=...) to a third",
-                "look at `tacit methods NAME` for what keeps it apart",
-            ],
-        )
 
-    reasons = [
-        f"a sample's second view is found among {samples} in {found:.0%} of cases "
-        f"(untrained encoder {found_before:.0%}, raw input {found_raw:.0%})",
-        f"effective rank {rank:.1f} (untrained {rank_before:.1f})",
-    ]
-    below = chance is not None and loss < 0.9 * chance if chance else loss < 0.9 * first_loss
-    if chance is not None:
-        reasons.append(f"loss {loss:.3g} against {chance:.3g} by chance")
-    else:
-        reasons.append(f"loss {loss:.3g}, from {first_loss:.3g} at the start")
-    if below and found > found_before + noise and samples >= ENOUGH:
-        return verdict("learned", reasons)
+def _diverged(e: Evidence) -> list[str]:
+    reference = e.first_loss if e.chance is None else max(e.chance, e.first_loss)
+    if e.step and e.loss > reference + 0.5 * abs(reference) + 1e-6:
+        return [f"the loss rose to {e.loss:.3g}, above the {reference:.3g} it started from"]
+    return []
+
+
+def _collapsed(e: Evidence) -> list[str]:
+    rank, before = e.now["effective_rank"], e.untrained["effective_rank"]
+    if rank < COLLAPSED_RANK:
+        return [f"the features of all samples lie on one line: effective rank {rank:.1f} (untrained encoder {before:.1f})"]
+    if rank < COLLAPSED_SHARE * before and e.now["crops_ahead_of_untrained"] < -CLEAR:
+        return [f"the effective rank fell from {before:.1f} to {rank:.1f}, and second views are found worse than at the start"]
+    if _flat(e) and e.chance is not None and abs(e.loss) < SOLVED * e.chance:
+        return [f"the loss is solved ({e.loss:.2g}) by saying the same of all samples (spread {e.now['projector_spread']:.2f})"]
+    return []
+
+
+def _undecided(e: Evidence) -> list[str]:
     missing = []
-    if samples < ENOUGH:
-        missing.append(f"{samples} held-back samples are too few to be sure")
-    if not below:
-        missing.append("the loss is hardly below what chance gives")
-    if found <= found_before + noise:
-        missing.append("second views are found no better than before training")
-    return verdict(
-        "undecided",
-        [*missing, *reasons],
-        ["train longer (--minutes, --epochs)", "raise the learning rate (--set lr=...) or weaken the views"],
-    )
+    if e.samples < ENOUGH:
+        missing.append(f"{e.samples} held-back samples are too few to be sure")
+    if e.raw["effective_rank"] < COLLAPSED_RANK:
+        missing.append("the held-back samples themselves are all alike, so that there is nothing to learn from")
+    for name, whom in (("untrained", "before training"), ("input", "in raw input")):
+        if e.now[f"crops_ahead_of_{name}"] < CLEAR:
+            missing.append(f"second views are found no better than {whom}, beyond what luck explains")
+    if e.now["light_ahead_of_untrained"] < CLEAR:
+        missing.append("whole samples in another light and colour are found no better than before training")
+    if missing and _flat(e):
+        missing.append(f"what the loss sees is nearly the same for all samples (spread {e.now['projector_spread']:.2f})")
+    return missing
+
+
+def _flat(e: Evidence) -> bool:
+    """Whether the loss hardly sees a difference between samples: at the start of many runs, and at the end of some."""
+    return e.now.get("projector_spread", math.inf) < ALIKE
+
+
+def _figures(e: Evidence) -> list[str]:
+    found, before, raw = (row["second_view"] for row in (e.now, e.untrained, e.raw))
+    crops, light = ([e.now[f"{probe}_ahead_of_{name}"] for name in ("untrained", "input")] for probe in ("crops", "light"))
+    than = f"from {e.first_loss:.3g} at the start" if e.chance is None else f"against {e.chance:.3g} by chance"
+    return [
+        f"a sample's second view is found among {e.samples} in {found:.0%} of cases (untrained encoder {before:.0%}, raw input "
+        f"{raw:.0%}); counting places, {crops[0]:+.1f} and {crops[1]:+.1f} standard errors ahead of them, {light[0]:+.1f} and "
+        f"{light[1]:+.1f} where light and colour change instead of the crop",
+        f"effective rank {e.now['effective_rank']:.1f} (untrained {e.untrained['effective_rank']:.1f})",
+        f"loss {e.loss:.3g}, {than}",
+    ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation import figures
@@ -16,63 +19,131 @@ from tacit.views.view import View
 
 CHUNK = 128
 
+VIEWS = ("first", "second", "third")
+"""The third makes the comparison of two encoders half again as sharp: a sample's luck with its crops evens out."""
+
+PAIRS = ((0, 1), (1, 2), (2, 0))
+
+
+class Seen(NamedTuple):
+    """What one look says.
+
+    Attributes:
+        figures: by name; those of what the loss sees under `projector_...`.
+        scores: how well each held-back sample's views are found (`figures.finding`), by probe: to compare encoders sample by
+            sample.
+    """
+
+    figures: dict[str, float]
+    scores: dict[str, list[float]]
+
 
 class Watch:
-    """Figures of an encoder on two fixed views of every held-back sample.
+    """Figures of an encoder on fixed views of every held-back sample.
 
     Args:
         batch: the held-back samples.
-        view: what they are looked at through; the same for every method of a kind, so that figures compare.
-        seed: fixes the two views for the whole run, and for other runs with the same seed.
+        probes: what they are looked at through, by name; the same for every method of a kind, so that figures compare. All
+            figures but the finding of second views are of the first probe.
+        seed: fixes the views for the whole run, and for other runs with the same seed.
     """
 
-    def __init__(self, batch: Batch, view: View, spec: Spec, seed: int) -> None:
-        self.batch, self.view, self.spec, self.seed = batch, view, spec, seed
+    def __init__(self, batch: Batch, probes: Mapping[str, View], spec: Spec, seed: int) -> None:
+        self.batch, self.probes, self.spec, self.seed = batch, dict(probes), spec, seed
 
     def __len__(self) -> int:
         return len(self.batch)
 
     @torch.no_grad()
-    def figures(self, encoder: Encoder, projector: nn.Module | None, device: torch.device) -> dict[str, float]:
-        """Figures of the pooled features and, under `projector_...`, of what the loss sees."""
+    def look(self, encoder: Encoder, projector: nn.Module | None, device: torch.device) -> Seen:
+        """At the pooled features, and at what the loss sees."""
         with evaluating(encoder):
-            first, second = (self._rows(name, device, lambda x: encoder(x).pooled) for name in ("first", "second"))
-        found = describe(first, second)
+            views = self._views(device, lambda x: encoder(x).pooled)
+        seen = describe(views)
         if projector is not None:
             with evaluating(projector):
-                projected = describe(*(projector(rows.to(device)).float().cpu() for rows in (first, second)))
-            found |= {f"projector_{name}": value for name, value in projected.items()}
-        return found
+                main = next(iter(views.values()))
+                projected = describe({"": [projector(rows.to(device)).float().cpu() for rows in main]})
+            seen.figures.update({f"projector_{name}": value for name, value in projected.figures.items()})
+        return seen
 
     @torch.no_grad()
-    def figures_of_input(self) -> dict[str, float]:
-        """The same of raw input, averaged down to 32 places an axis: what there is to find before anything is encoded."""
+    def look_untrained(self, encoder: Encoder, projector: nn.Module | None, device: torch.device) -> Seen:
+        """At an encoder before its first step: as it was made or with its batch statistics settled, whichever finds more."""
+        made = self.look(encoder, projector, device)
+        other = settled(encoder, self._parts(next(iter(self.probes)), VIEWS[0], device))
+        if other is encoder:
+            return made
+        ready = self.look(other, projector, device)
+        best = {name: max(made.scores[name], ready.scores[name], key=sum) for name in self.probes}
+        return Seen(max(made, ready, key=lambda seen: seen.figures["second_view"]).figures, best)
+
+    @torch.no_grad()
+    def look_at_input(self) -> Seen:
+        """At raw input, averaged down to 32 places an axis and centred: what there is to find before anything is encoded."""
 
         def flat(x: Tensor) -> Tensor:
             if x.ndim == 4:
                 x = nn.functional.adaptive_avg_pool2d(x, (min(32, x.shape[2]), min(32, x.shape[3])))
             return x.flatten(1)
 
-        return describe(*(self._rows(name, torch.device("cpu"), flat) for name in ("first", "second")))
+        views = self._views(torch.device("cpu"), flat)
+        return describe({name: [view - rows[0].mean(dim=0) for view in rows] for name, rows in views.items()})
 
-    def _rows(self, name: str, device: torch.device, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        rows = []
+    def compare(self, now: Seen, before: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:
+        """By how many standard errors second views are found better than by each baseline: `crops_ahead_of_untrained` ..."""
+        return {
+            f"{probe}_ahead_of_{name}": figures.lead(torch.tensor(now.scores[probe]), torch.tensor(scores[probe]))
+            for probe in self.probes
+            for name, scores in before.items()
+        }
+
+    def _views(self, device: torch.device, encode: Callable[[Tensor], Tensor]) -> dict[str, list[Tensor]]:
+        """Three features `[N, D]` of all samples, by probe."""
+        return {
+            probe: [torch.cat([encode(part).float().cpu() for part in self._parts(probe, name, device)]) for name in VIEWS]
+            for probe in self.probes
+        }
+
+    def _parts(self, probe: str, name: str, device: torch.device) -> Iterator[Tensor]:
         for start in range(0, len(self.batch), CHUNK):
             part = self.batch.rows(start, start + CHUNK).to(device)
-            seen = self.view(part, Draws(self.seed, 0, part.ids, f"watch/{name}/"), self.spec)
-            rows.append(encode(seen).float().cpu())
-        return torch.cat(rows)
+            yield self.probes[probe](part, Draws(self.seed, 0, part.ids, f"watch/{probe}/{name}/"), self.spec)
 
 
-def describe(first: Tensor, second: Tensor) -> dict[str, float]:
-    """Rank, spread, uniformity, alignment and second-view finding of paired features `[N, D]`."""
-    return {
-        "effective_rank": figures.effective_rank(first),
-        "spread": figures.spread(first),
-        "uniformity": figures.uniformity(first),
-        "alignment": figures.alignment(first, second),
-        "second_view": figures.second_view(first, second),
+def describe(views: Mapping[str, Sequence[Tensor]]) -> Seen:
+    """Rank, spread, uniformity, alignment and second-view finding of three features `[N, D]` of the same samples, by probe."""
+    main = next(iter(views.values()))
+    named = {
+        "effective_rank": figures.effective_rank(main[0]),
+        "spread": figures.spread(main[0]),
+        "uniformity": figures.uniformity(main[0]),
+        "alignment": sum(figures.alignment(main[i], main[j]) for i, j in PAIRS) / len(PAIRS),
+        "second_view": sum(figures.second_view(main[i], main[j]) for i, j in PAIRS) / len(PAIRS),
     }
+    scores = {
+        probe: torch.stack([figures.finding(rows[i], rows[j]) for i, j in PAIRS]).mean(dim=0).tolist()
+        for probe, rows in views.items()
+    }
+    return Seen(named, scores)
+
+
+def settled(encoder: Encoder, parts: Iterable[Tensor]) -> Encoder:
+    """A copy whose batch statistics are those of these inputs; the encoder itself where it has none.
+
+    They settle in training even if no weight moves, which alone can make samples easier to tell apart: that is no learning.
+    """
+    if not any("running_mean" in module._buffers for module in encoder.modules()):
+        return encoder
+    encoder = copy.deepcopy(encoder).eval()
+    norms = [module for module in encoder.modules() if "running_mean" in module._buffers]
+    with torch.no_grad(), distributed.apart():
+        for number, part in enumerate(part for part in parts if len(part) > 1):
+            for norm in norms:
+                norm.train()
+                norm.__dict__["momentum"] = 1 / (number + 1)  # the mean over all parts
+            encoder(part)
+    return encoder.eval()
 
 
 @contextmanager

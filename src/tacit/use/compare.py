@@ -39,15 +39,15 @@ class Comparison:
 
     @classmethod
     def of(cls, folders: Sequence[str | os.PathLike[str]]) -> Comparison:
-        """Read run folders. Runs are called by their folders' names, by whole paths where two are the same."""
+        """Read run folders. Runs are called by their folders' names, with as many folders above as tell them apart."""
         if len(folders) < 2:
             raise TacitError(f"{len(folders)} run was given; two or more are needed to compare")
         paths = [Path(folder) for folder in folders]
         if len({path.resolve() for path in paths}) < len(paths):
             raise TacitError("the same run was given twice; give different ones")
-        names = [path.resolve().name for path in paths]
-        if len(set(names)) < len(names):
-            names = [str(path) for path in paths]
+        parts = [path.resolve().parts for path in paths]
+        told = next(depth for depth in range(1, 1 + max(map(len, parts))) if len({own[-depth:] for own in parts}) == len(parts))
+        names = ["/".join(own[-told:]) for own in parts]
         return cls({name: ReportContent.from_folder(path) for name, path in zip(names, paths, strict=True)})
 
     def overview(self) -> list[tuple[str, list[str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,8 +12,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from tacit.core.errors import TacitError
+from tacit.core.errors import TacitError, said
+from tacit.core.files import read_text
 from tacit.data.collection import Collection
+from tacit.data.index import sound
+from tacit.data.payload import memory
+from tacit.data.sources.manifest import parquet
 
 OURS = ("id", "path", "embedding", "x", "y")
 """Columns that tacit writes; a column of the same name in the index gets an underscore behind it."""
@@ -49,9 +52,9 @@ class Features:
 def columns_of(collection: Collection, ids: np.ndarray, absolute: bool) -> dict[str, Any]:
     """The columns of some rows of a collection's index, `id` and `path` first."""
     table = collection.index.table.take(pa.array(ids)).combine_chunks()
-    paths = [collection.paths[row] for row in ids.tolist()] if absolute else _relative(table["path"].to_pylist())
+    known = collection.paths if absolute else collection.index.names
     own = {name if name not in OURS else f"{name}_": table[name] for name in table.column_names if name != "path"}
-    return {"id": ids, "path": pa.array(paths, pa.string()), **own}
+    return {"id": ids, "path": pa.array([known[row] for row in ids.tolist()], pa.string()), **own}
 
 
 def read(path: str | Path) -> Features:
@@ -62,21 +65,12 @@ def read(path: str | Path) -> Features:
     if not path.is_file():
         raise TacitError(f"no such file: {path}; `tacit embed RUN DATA --out {path.name}` writes one")
     try:
-        return READERS[path.suffix](path)
-    except (OSError, ValueError, KeyError, StopIteration, pa.ArrowException) as problem:
-        raise TacitError(f"cannot read {path} as features ({problem}); write it again with `tacit embed`") from problem
-
-
-def _relative(paths: list[str | None]) -> list[str]:
-    """Paths below the folder that they have in common, where any of them is whole; else as they are."""
-    known = [path or "" for path in paths]
-    whole = [path for path in known if path.startswith("/") or "://" in path]
-    if not whole:
-        return known
-    if len(whole) < len(known):
-        return [posixpath.basename(path) if path in set(whole) else path for path in known]
-    shared = posixpath.commonprefix([posixpath.dirname(path).split("/") for path in known])
-    return ["/".join(path.split("/")[len(shared) :]) for path in known]
+        found = READERS[path.suffix](path)
+        if found.vectors.ndim != 2 or not len(found.ids) == len(found.paths) == len(found.vectors):
+            raise ValueError(f"{len(found.ids)} ids, {len(found.paths)} paths, vectors of shape {found.vectors.shape}")
+        return found
+    except Exception as problem:  # a damaged file makes a parser fail in any way
+        raise TacitError(f"cannot read {path} as features ({said(problem)}); write it again with `tacit embed`") from problem
 
 
 def _write_parquet(file: BinaryIO, rows: Rows, fingerprint: str) -> None:
@@ -127,9 +121,7 @@ def _write_hdf5(file: BinaryIO, rows: Rows, fingerprint: str) -> None:
 
 
 def _read_parquet(path: Path) -> Features:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["id", "path", "embedding"]).combine_chunks()
+    table = sound(parquet(str(path), ["id", "path", "embedding"])).combine_chunks()
     column = table["embedding"].combine_chunks()
     vectors = column.flatten().to_numpy().astype(np.float32, copy=False).reshape(len(table), -1)
     return Features(table["id"].to_numpy(), table["path"].to_pylist(), vectors)
@@ -137,7 +129,7 @@ def _read_parquet(path: Path) -> Features:
 
 def _read_npy(path: Path) -> Features:
     vectors = np.load(path, allow_pickle=False)
-    _, *lines = path.with_name(path.name + ".ids.tsv").read_text("utf-8").rstrip("\n").split("\n")
+    _, *lines = read_text(path.with_name(path.name + ".ids.tsv")).rstrip("\n").split("\n")
     cells = [line.split("\t") for line in lines]
     if len(cells) != len(vectors):
         raise ValueError(f"{len(vectors)} vectors, but {len(cells)} rows in {path.name}.ids.tsv")
@@ -149,7 +141,12 @@ def _read_hdf5(path: Path) -> Features:
     import h5py
 
     with h5py.File(path, "r") as book:
-        return Features(book["id"][:], [text.decode() for text in book["path"][:]], book["embedding"][:])  # pyright: ignore
+        columns: list[Any] = [book[name] for name in ("id", "path", "embedding")]
+        for column in columns:
+            # Other files may be named as places of the numbers, and a small file may unpack to any size.
+            if column.file != book or column.is_virtual or column.external or column.nbytes > memory() // 4:
+                raise ValueError(f"'{column.name}' lies in another file, or unpacks to {column.nbytes:,} bytes")
+        return Features(columns[0][:], [text.decode() for text in columns[1][:]], columns[2][:])
 
 
 WRITERS = {".parquet": _write_parquet, ".npy": _write_npy, ".h5": _write_hdf5, ".hdf5": _write_hdf5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,16 @@ from torch import Tensor
 from tacit.core import files
 from tacit.core.draws import Draws
 from tacit.core.errors import one_of
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
 from tacit.data.spec import Batch
 from tacit.evaluation.input import raw_input
 from tacit.evaluation.protocol import DEFAULT, Record, run_protocols
+from tacit.evaluation.readout import read_out
 from tacit.evaluation.subject import Subject, Tuning
 from tacit.evaluation.task import Task
-from tacit.nn.encoder import Encoder
+from tacit.use import artefacts
 from tacit.use.run import OpenRun
 from tacit.views.image import CentreView, ImageView
 from tacit.views.probe import probe_view
@@ -32,6 +36,7 @@ def evaluate(
     protocols: Sequence[str] | None = None,
     baselines: str = "both",
     seed: int = 0,
+    features: str = "pooled",
 ) -> list[Record]:
     """Run protocols, and keep their records in the run's folder under `evaluations/NAME.json`.
 
@@ -41,32 +46,46 @@ def evaluate(
         protocols: their names; all but fine-tuning by default.
         baselines: `both` or `none`.
         seed: of splits and draws.
+        features: which of the encoder's outputs; see `evaluation.readout`.
     """
     one_of("baselines", baselines, ("both", "none"))
     collection = collection.with_channels(run.spec.channels)
-    subjects = {"run": subject(run, run.encoder, seed)}
+    subjects = {"run": subject(run, seed, features)}
     if baselines == "both":
-        subjects |= {"untrained": subject(run, run.untrained, seed), "input": raw_input(run.spec, seed)}
-    task = Task.of(name, collection, run.spec, seed=seed)
+        subjects |= {"untrained": subject(run, seed, features, untrained=True), "input": raw_input(run.spec, seed)}
+    task = decoded_once(Task.of(name, collection, run.spec, side=run.side(collection), seed=seed))
     records = run_protocols(protocols or DEFAULT, subjects, task, seed)
     path = run.folder.evaluations / f"{name}.json"
     asked = {record.protocol for record in records}
-    earlier = [record for record in files.read_json(path) if record["protocol"] not in asked] if path.exists() else []
+    earlier = [record for record in artefacts.records(path) if record["protocol"] not in asked]
     files.write_json(path, [*earlier, *(record.to_dict() for record in records)])
     return records
 
 
-def subject(run: OpenRun, encoder: Encoder, seed: int) -> Subject:
-    """An encoder as protocols see it."""
+def decoded_once(task: Task) -> Task:
+    """The same task, with a store that all passes read from, where most of the collection is needed and a store pays."""
+    if 2 * len(task.split.ids) < len(task.collection):
+        return task
+    folder = cache_folder() / "stores"
+    store, _ = stores.prepare(task.collection, task.side, folder, stores.default_budget(folder))
+    return replace(task, store=store)
+
+
+def subject(run: OpenRun, seed: int, features: str = "pooled", untrained: bool = False) -> Subject:
+    """A run's encoder, or what it was before training, as protocols see it."""
+    encoder = run.untrained if untrained else run.encoder
     probe = probe_view(run.spec, run.size)
 
     @torch.no_grad()
     def second(batch: Batch) -> Tensor:
         batch = batch.to(run.device)
-        return encoder(probe(batch, Draws(seed, 0, batch.ids, "second/"), run.spec)).pooled.float()
+        return read_out(encoder, probe(batch, Draws(seed, 0, batch.ids, "second/"), run.spec), features).float()
 
-    tuning = Tuning(lambda: copy.deepcopy(encoder), ImageView(run.size, area=(0.2, 1.0)), CentreView(run.size))
-    return Subject(run.encode(encoder), second, tuning)
+    # The run knows whether a mirror image means the same; where its method does not mirror at all, nobody has said so.
+    mirrored = float(run.folder.read_config()["method"].get("flip", 0.0))
+    view = ImageView(run.size, area=(0.2, 1.0), flip=mirrored)
+    tuning = Tuning(lambda: copy.deepcopy(encoder), view, CentreView(run.size))
+    return Subject(run.encode(features, untrained), second, tuning, features=features)
 
 
 def table(records: Sequence[Record]) -> Table:

@@ -118,12 +118,16 @@ def traced(encoder: Encoder, samples: Tensor) -> torch.export.ExportedProgram:
     example = samples[:2] if len(samples) > 1 else samples.repeat(2, 1, 1, 1)
     shapes = {"image": {0: torch.export.Dim("batch", min=1)}}
     try:
-        return torch.export.export(PooledFeatures(encoder).eval(), (example,), dynamic_shapes=shapes)
+        program = torch.export.export(PooledFeatures(encoder).eval(), (example,), dynamic_shapes=shapes)
     except Exception as problem:  # Whatever a user's own network does, it ends here.
         first = next((line for line in str(problem).splitlines() if line.strip(" -")), type(problem).__name__)
         raise TacitError(
             f"torch.export cannot follow this encoder for every batch size: {first[:200]}; take --format timm"
         ) from problem
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # It names files of this machine, and programs travel.
+    return program
 
 
 def compared(path: Path, form: str, reopened: str, expected: Tensor, got: Tensor) -> Exported:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tacit.core import files
+from tacit.core import archives, files
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
@@ -35,17 +36,15 @@ def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index:
         found = hits(*search(vectors[place], vectors, k + 1, index), paths, ids)[0]
         others = [hit for hit in found if hit.id != ids[place]][:k]
         return [Hit(rank, hit.score, hit.path, hit.id) for rank, hit in enumerate(others, 1)]
-    return hits(*search(_encoded(run, query), vectors, k, index), paths, ids)[0]
+    return hits(*search(_encoded(run, query, run.side(collection)), vectors, k, index), paths, ids)[0]
 
 
 def features(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
     """int64 `[N]` rows and float32 `[N, D]` features of all readable samples, from the run's folder where they were kept."""
-    path = run.folder.path / "search" / f"{collection.fingerprint}-{run.fingerprint}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as kept:
-            return kept["ids"], kept["vectors"]
-    loader = Loader(collection, None, None, 256, 0, shuffle=False, max_bad=1.0)
-    found = extract(run.encode(run.encoder), loader)
+    path = run.folder.path / "search" / f"{collection.fingerprint}-{run.fingerprint}-{run.side(collection)}.npz"
+    if (kept := _kept(path, len(collection))) is not None:
+        return kept
+    found = extract(run.encode(), run.loader(collection, max_bad=1.0))
     ids, vectors = found.ids.numpy(), found.values.cpu().numpy()
     content = io.BytesIO()
     np.savez(content, ids=ids, vectors=vectors)
@@ -53,7 +52,20 @@ def features(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.ndarr
     return ids, vectors
 
 
-def _encoded(run: OpenRun, query: Any) -> np.ndarray:
+def _kept(path: Path, samples: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The features that were kept there; None where there are none, or none that are whole: they can be made again."""
+    try:
+        archives.refuse_damaged(path)
+        with np.load(path, allow_pickle=False) as found:
+            ids, vectors = found["ids"], found["vectors"]
+    except Exception:  # a damaged file makes a parser fail in any way
+        return None
+    whole = ids.shape == vectors.shape[:1] and vectors.ndim == 2 and (ids.dtype, vectors.dtype) == (np.int64, np.float32)
+    return (ids, vectors) if whole and len(ids) and ids.min() >= 0 and ids.max() < samples else None
+
+
+def _encoded(run: OpenRun, query: Any, side: int | None) -> np.ndarray:
+    """float32 `[1, D]`, decoded as what it is compared with: a file finds itself."""
     if isinstance(query, np.ndarray):
         query = [query]
     elif isinstance(query, os.PathLike):
@@ -62,12 +74,12 @@ def _encoded(run: OpenRun, query: Any) -> np.ndarray:
         collection = open_data([query] if isinstance(query, str) else query).with_channels(run.spec.channels)
     except TacitError as problem:
         raise TacitError(f"the query {query if isinstance(query, str) else 'array'} is no use: {problem}") from problem
-    return extract(run.encode(run.encoder), Loader(collection, None, None, 1, 0, shuffle=False)).values.cpu().numpy()
+    return extract(run.encode(), Loader(collection, None, None, 1, 0, shuffle=False, side=side)).values.cpu().numpy()
 
 
 def _row(query: str, ids: np.ndarray, samples: int) -> int:
     number = query.removeprefix("row:")
-    if not number.isdigit() or not int(number) < samples:
+    if not number.isdecimal() or len(number) > 18 or not int(number) < samples:
         raise TacitError(f"'{query}': rows are given as row:0 to row:{samples - 1}")
     place = int(np.searchsorted(ids, int(number)))
     if place >= len(ids) or ids[place] != int(number):

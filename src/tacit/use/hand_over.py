@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tacit.core.draws import Draws
-from tacit.data.loader import Loader
 from tacit.use.export import Exported, export
 from tacit.use.run import OpenRun
 from tacit.views.image import CentreView
@@ -17,8 +16,7 @@ COMPARED = 16
 def hand_over(run: OpenRun, form: str, path: Path | None = None) -> Exported:
     """Write the encoder in a form (`onnx`, `timm`, `torch`), by default to `RUN/export/`."""
     collection = run.data()
-    loader = Loader(collection, None, None, min(COMPARED, len(collection)), run.seed, shuffle=False, max_bad=1.0)
-    batch = next(iter(loader))
+    batch = next(iter(run.loader(collection, batch=min(COMPARED, len(collection)), max_bad=1.0)))
     samples = CentreView(run.size)(batch, Draws(0, 0, batch.ids), run.spec)
     path = path or run.folder.path / "export" / ENDINGS.get(form, form)
     return export(run.encoder, run.spec, run.size, form, path, samples)

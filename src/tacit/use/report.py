@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tacit.core.files import read_json, write_bytes
+from tacit.core.errors import TacitError, said
+from tacit.core.files import opened, read_text, write_bytes
 from tacit.train.folder import RunFolder, read_table
+from tacit.use import artefacts
+
+OTHER_FOLDERS = re.compile(r"(?<![\w.:/~<-])/(?:[\w.@+=,%-]+/)+")
+"""The folders of an absolute path, unless their names hold spaces."""
 
 Table = dict[str, list[float | None]]
 """Columns by name, as in the run's csv files; an empty field is None."""
@@ -107,23 +114,23 @@ class ReportContent:
     def from_folder(cls, folder: str | os.PathLike[str]) -> ReportContent:
         """Read what lies in a run folder. What a run has not written yet is no error: a report can be made at any time."""
         run = RunFolder.existing(Path(folder))
-        config, environment = run.read_config(), _json(run.environment)
+        config, environment = run.read_config(), artefacts.environment(run)
         command = str(environment.pop("command", ""))  # Python callers leave a bare `tacit`, which says nothing.
-        data = config.get("data", {})
-        config["data"] = {**data, "path": _without_folders(str(data.get("path", "")))}
+        told = partial(_without_folders, folders=_folders(config, run))
+        verdict = artefacts.verdict(run)
         return cls(
             title=_title(config, run.path),
-            command=_without_folders(command) if " " in command else "",
+            command=told(command) if " " in command else "",
             folder=_as_typed(run.path),
-            verdict=_json(run.verdict),
+            verdict=verdict | {name: [told(line) for line in verdict.get(name, [])] for name in ("reasons", "advice")},
             metrics=read_table(run.metrics),
             figures=read_table(run.figures),
             speed=read_table(run.speed),
-            evaluations=[record for path in sorted(run.evaluations.glob("*.json")) for record in read_json(path)],
-            pictures=_pictures(run.pictures),
-            skipped=_skipped(run.skipped),
-            settings=settings(config),
-            environment=flat(environment),
+            evaluations=[record for path in sorted(run.evaluations.glob("*.json")) for record in artefacts.records(path)],
+            pictures=_pictures(run),
+            skipped=[(told(name), told(reason)) for name, reason in _skipped(run.skipped)],
+            settings=[Setting(setting.name, told(setting.value), told(setting.origin)) for setting in settings(config)],
+            environment={name: told(str(value)) for name, value in flat(environment).items()},
         )
 
 
@@ -158,32 +165,43 @@ def _title(config: Mapping[str, Any], folder: Path) -> str:
 
 
 def _as_typed(folder: Path) -> str:
-    """The folder from here, or its name alone where it lies elsewhere: pages travel."""
-    relative = os.path.relpath(folder)
-    return folder.resolve().name if relative.startswith("..") else relative
+    """The folder from here (`runs/first`), or its name alone where it lies farther away: pages travel."""
+    relative = Path(os.path.relpath(folder))
+    return folder.resolve().name if relative.parts[0] == ".." or len(relative.parts) > 2 else str(relative)
 
 
-def _without_folders(words: str) -> str:
-    """Absolute paths among these words by their last part alone: pages travel."""
-    return " ".join(Path(word).name if word.startswith(("/", "'/")) else word for word in words.split(" "))
+def _folders(config: Mapping[str, Any], run: RunFolder) -> list[str]:
+    """The folders of this machine that a run knows of, the longest first."""
+    named = [value for value in flat(config).values() if isinstance(value, str) and value.startswith("/")]
+    inside = [str(run.path.absolute()), *(os.path.dirname(name) for name in named), os.getcwd(), os.path.expanduser("~")]
+    return sorted({folder for folder in inside if len(folder) > 1}, key=len, reverse=True)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+def _without_folders(text: str, folders: Sequence[str]) -> str:
+    """The text with the last parts of paths alone: pages travel."""
+    for folder in folders:
+        text = text.replace(f"{folder}/", "").replace(folder, os.path.basename(folder))
+    return OTHER_FOLDERS.sub("", text)
 
 
-def _pictures(folder: Path) -> list[Picture]:
-    """The pictures that `captions.json` names, in its order."""
-    captions = _json(folder / "captions.json")
-    return [
-        Picture((folder / name).read_bytes(), str(caption)) for name, caption in captions.items() if (folder / name).is_file()
-    ]
+def _pictures(run: RunFolder) -> list[Picture]:
+    """The pictures that `captions.json` names, in its order; those that are gone are left out."""
+    found = []
+    for name, caption in artefacts.captions(run).items():
+        try:
+            with opened(run.pictures / name) as file:
+                found.append(Picture(file.read(), caption))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as problem:
+            raise TacitError(f"cannot read {run.pictures / name} ({said(problem)}); restore it or remove it") from problem
+    return found
 
 
 def _skipped(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
-    rows = [line.split("\t", 1) for line in path.read_text(errors="replace").splitlines() if line]
+    rows = [line.split("\t", 1) for line in read_text(path, errors="replace").splitlines() if line]
     return [(row[0], row[1] if len(row) > 1 else "") for row in rows if row != ["path", "reason"]]
 
 

@@ -145,7 +145,7 @@ def _steps(table: Table) -> tuple[list[float], Table]:
     length = len(next(iter(columns.values())))
     rows = np.unique(np.linspace(0, length - 1, min(length, POINTS)).round().astype(int))
     steps = columns.get("step") or list(range(length))
-    return [steps[row] or 0.0 for row in rows], {
+    return [_short(steps[row]) or 0.0 for row in rows], {
         name: [_short(values[row]) for row in rows] for name, values in columns.items()
     }
 

@@ -10,8 +10,13 @@ from typing import TypeVar
 
 from PIL import Image, ImageOps
 
+from tacit.core.errors import TacitError, said
+
 MAP_BYTES, PICTURE_BYTES, NEIGHBOUR_BYTES = 2_800_000, 1_400_000, 400_000
 """What each sort of picture may take of the page's 6 MB; the rest is for words and numbers."""
+
+LARGEST = 50_000_000
+"""A picture of more pixels than this was not drawn by any method."""
 
 Made = TypeVar("Made")
 
@@ -118,7 +123,13 @@ def _tiled(images: Sequence[Image.Image], level: Level, largest: int) -> list[st
 
 def _shrunk(image: bytes, side: int) -> Image.Image:
     """The picture, its longer side at most `side`."""
-    opened = Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "WEBP")).convert("RGB")
+    try:
+        opened = Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "WEBP"))
+        if opened.width * opened.height > LARGEST:
+            raise ValueError(f"{opened.width} x {opened.height} pixels")
+        opened = opened.convert("RGB")
+    except Exception as problem:  # a damaged file makes a decoder fail in any way
+        raise TacitError(f"a picture in the run's folder is broken ({said(problem)}); restore it or remove it") from problem
     return opened if max(opened.size) <= side else ImageOps.contain(opened, (side, side), Image.Resampling.LANCZOS)
 
 

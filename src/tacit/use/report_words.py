@@ -52,6 +52,16 @@ MEANINGS = {
     "spread": Meaning("spread", "how much features vary over samples; 0 is a collapse, about 1 is every direction alike"),
     "uniformity": Meaning("uniformity", "how evenly features fill the sphere; lower is more even"),
     "alignment": Meaning("alignment", "squared distance between two views of a sample; small alone proves nothing"),
+    "crops_ahead_of_untrained": Meaning(
+        "crops found, ahead of untrained", "by so many standard errors; above 2 is more than luck"
+    ),
+    "crops_ahead_of_input": Meaning("crops found, ahead of raw input", "by so many standard errors; above 2 is more than luck"),
+    "light_ahead_of_untrained": Meaning(
+        "other light found, ahead of untrained", "by so many standard errors; above 2 is more than luck"
+    ),
+    "light_ahead_of_input": Meaning(
+        "other light found, ahead of raw input", "by so many standard errors; above 2 is more than luck"
+    ),
     "alpha_req": Meaning("spectral decay", "exponent with which the spectrum falls (alpha-ReQ); near 1 is good"),
     "loss": Meaning("loss", "what training lowered; compare it with chance, not with other methods"),
     "chance": Meaning("loss at chance", "what the loss is when nothing was learned"),

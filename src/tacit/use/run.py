@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,10 +15,16 @@ from torch import Tensor
 from tacit.core import files
 from tacit.core.allocator import keep_freed_memory
 from tacit.core.draws import Draws
-from tacit.core.errors import TacitError
+from tacit.core.errors import TacitError, one_of, said
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
+from tacit.data.loader import Loader
+from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
+from tacit.data.store import useful_side
 from tacit.evaluation.features import Encode
+from tacit.evaluation.readout import FEATURES, read_out
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
 from tacit.train import trust
@@ -26,6 +32,9 @@ from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
 from tacit.train.pretrain import reopen
 from tacit.views.image import CentreView
+
+LARGEST = 4096
+"""No view is larger, in pixels of a side: what says so is damaged, or out to fill the memory."""
 
 
 class OpenRun:
@@ -35,6 +44,7 @@ class OpenRun:
         folder: where everything lies.
         spec: what samples looked like.
         size: side of the view that the encoder sees, in pixels.
+        asked: which device was asked for, perhaps `auto`; `device` is the one that was found.
     """
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
@@ -42,47 +52,91 @@ class OpenRun:
         self.folder = RunFolder.existing(path)
         if not self.folder.finished:
             raise TacitError(f"{path} is unfinished; `tacit resume {path}` goes on with it")
-        self.device = pick_device(device)
-        self.kept: dict[str, Any] = files.read_json(self.folder.encoder)
+        self.asked, self.device = device, pick_device(device)
+        kept = files.read_json(self.folder.encoder)
         try:
-            self.spec = Spec.from_dict(self.kept["spec"])
-            self.size, self.seed = int(self.kept["size"]), int(self.kept["seed"])
-            trust.require(str(self.kept["encoder"]["name"]), path)
+            self.spec, self.size, self.seed = Spec.from_dict(kept["spec"]), int(kept["size"]), int(kept["seed"])
+            self._config = {**kept["encoder"], "name": str(kept["encoder"]["name"])}
+            if self._config["channels"] != self.spec.channels or not 4 <= self.size <= LARGEST:
+                raise ValueError("the channels, or the size, of what the encoder sees")
         except (KeyError, TypeError, ValueError) as problem:
-            raise TacitError(f"{self.folder.encoder} lacks or garbles {problem}; restore it") from problem
+            raise TacitError(f"{self.folder.encoder} lacks or garbles {said(problem)}; restore it") from problem
+        trust.require(self._config["name"], path)
 
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder as training left it, in evaluation mode."""
-        encoder = build.encoder(**self.kept["encoder"])
-        try:
-            encoder.load_state_dict(load_file(self.folder.weights))
-        except (SafetensorError, OSError, RuntimeError) as problem:
-            first_line = str(problem).splitlines()[0]
-            raise TacitError(f"cannot read {self.folder.weights} ({first_line}); restore it from a copy") from problem
+        encoder = self._built()
+        encoder.load_state_dict(self._weights)
         return encoder.to(self.device).eval()
 
     @cached_property
     def untrained(self) -> Encoder:
         """The same encoder with the weights that the run started from, unless it started from others (`--init`)."""
-        return build.encoder(**self.kept["encoder"], seed=self.seed).to(self.device).eval()
+        return self._built(self.seed).to(self.device).eval()
 
-    def encode(self, encoder: Encoder) -> Encode:
-        """What evaluation and embedding see: a batch in, pooled features `[B, D]` out."""
-        view = CentreView(self.size)
+    def _built(self, seed: int = 0) -> Encoder:
+        """The encoder with its first weights. Not before it is known to be the one, and no larger, whose weights lie there."""
+        try:
+            expected = build.tensors(**self._config)
+            found = {name: tensor.shape for name, tensor in self._weights.items()}
+            if expected is not None and expected != found:
+                odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+                raise ValueError(f"its weights do not fit: {', '.join(odd[:3])}")
+            return build.encoder(**self._config, seed=seed)
+        except TacitError:
+            raise
+        except Exception as problem:  # Options may be of any type, and contradict each other.
+            raise TacitError(f"{self.folder.encoder} describes no encoder ({said(problem)}); restore it") from problem
 
-        @torch.no_grad()
-        def encode(batch: Batch) -> Tensor:
-            batch = batch.to(self.device)
-            return encoder(view(batch, Draws(0, 0, batch.ids), self.spec)).pooled.float()
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        """The kept weights, mapped from their file."""
+        try:
+            with files.opened(self.folder.weights):
+                pass
+            return load_file(self.folder.weights)
+        except (SafetensorError, OSError) as problem:
+            raise TacitError(f"cannot read {self.folder.weights} ({said(problem)}); restore it from a copy") from problem
 
-        return encode
+    def encode(self, features: str = "pooled", untrained: bool = False) -> Encode:
+        """What evaluation and embedding see: a batch in, features `[B, D]` out.
+
+        Args:
+            features: which of the encoder's outputs; see `evaluation.readout`.
+            untrained: of the encoder as it was before training.
+        """
+        # Not a function within this one: it has to find its way to other processes.
+        return partial(_encoded, self, one_of("features", features, FEATURES), untrained)
+
+    def side(self, collection: Collection) -> int | None:
+        """What the shorter sides of these samples are brought to when they are decoded; None where they stay as they are."""
+        return useful_side(self.size, collection.form.extent)
+
+    def loader(
+        self, collection: Collection, rows: np.ndarray | None = None, batch: int = 256, max_bad: float = MAX_BAD
+    ) -> Loader:
+        """These samples once, in their order, without those that cannot be read; from a store where there is one already."""
+        side = self.side(collection)
+        store = stores.finished(collection, side, cache_folder() / "stores")
+        return Loader(collection, store, rows, batch, 0, shuffle=False, side=side, max_bad=max_bad)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hexadecimal number of the encoder's weights."""
-        return hashlib.blake2b(self.folder.weights.read_bytes(), digest_size=16).hexdigest()
+        with files.opened(self.folder.weights) as file:
+            return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
     def data(self) -> Collection:
         """What the run was trained on."""
         return reopen(self.folder.read_config())
+
+    def __reduce__(self) -> tuple[type[OpenRun], tuple[str, str]]:
+        """In another process a run is opened anew from its folder, on the device that is right there."""
+        return OpenRun, (str(self.folder.path.absolute()), self.asked)
+
+
+@torch.no_grad()
+def _encoded(run: OpenRun, features: str, untrained: bool, batch: Batch) -> Tensor:
+    encoder, batch = run.untrained if untrained else run.encoder, batch.to(run.device)
+    return read_out(encoder, CentreView(run.size)(batch, Draws(0, 0, batch.ids), run.spec), features).float()

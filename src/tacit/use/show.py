@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from tacit.data.kinds.kind import Kind
-from tacit.data.loader import Loader
 from tacit.evaluation.features import extract
 from tacit.use.report import ReportContent, render
 from tacit.use.report_samples import map_of, neighbours_of, rows_to_show
@@ -23,15 +22,14 @@ def report(run: OpenRun, path: Path | None = None) -> Path:
     content = ReportContent.from_folder(run.folder.path)
     collection = run.data()
     rows = rows_to_show(len(collection), run.seed)
-    loader = Loader(collection, None, rows, 256, run.seed, shuffle=False, max_bad=1.0)
-    found = extract(run.encode(run.encoder), loader)
+    found = extract(run.encode(), run.loader(collection, rows, max_bad=1.0))
     ids = found.ids.tolist()
     vectors = found.values.cpu().numpy().astype(np.float32)
     labels = collection.labels
     names = [None if labels is None else str(labels[row]) or None for row in ids]
     kind: Kind = collection.kind
     thumbnails = [kind.thumbnail(collection.decode(row, THUMBNAIL), THUMBNAIL, run.spec.low, run.spec.high) for row in ids]
-    paths = [str(collection.index.table["path"][row]) for row in ids]
+    paths = [collection.index.names[row] for row in ids]
     content.map = map_of(vectors, thumbnails, paths, names, run.seed)
     content.neighbours = neighbours_of(vectors, thumbnails, paths, names, run.seed)
     render(content, path)

@@ -1,7 +1,7 @@
 """Pictures, with any number of channels, in 8 or 16 bits or floats.
 
 Nothing is cropped, and neither depth nor channels are dropped to make samples fit: what cannot be read whole, or does not fit
-the others, is `Unreadable`. (One loss is Pillow's own: a PNG with 16 bits in colour comes with 8. As TIFF it keeps them.)
+the others, is `Unreadable`. (One loss is Pillow's own: colours of more than 8 bits in JPEG 2000, AVIF and PPM come with 8.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tacit.data.kinds.formats import pillow, tiff
+from tacit.data.kinds.formats import pillow, png, tiff
 from tacit.data.kinds.kind import Form, Sniffed
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.spec import Batch
@@ -30,7 +30,8 @@ name = "image"
 default_encoder = "resnet18"
 
 LONGEST = 4
-"""A picture shrunk to `side` is at most this many times `side` long: one panorama must not blow up its whole batch."""
+"""A picture is shrunk to at most this many times `side` (or, without one, what is typical of the longer sides): one panorama
+must not blow up its whole batch."""
 
 MOST_CHANNELS = 64
 """An axis of an array that is at most so long, and shorter than the other two, is the axis of channels."""
@@ -147,6 +148,9 @@ def _opened(payload: Payload, name: str, limits: Limits) -> tuple[Form, Callable
     else:
         picture = pillow.opened(payload, _extension(name), limits)
         found, read = Form(*pillow.header(picture)), lambda extent: pillow.read(picture, extent)
+        if png.is_deep(payload):
+            found = Form(png.channels(payload), "uint16", found.extent)
+            read = lambda extent: pillow.upright(png.read(payload), picture)  # noqa: E731
     if min(found.extent) < 1 or found.channels < 1:
         raise Unreadable("a picture without pixels")
     if math.prod(found.extent) * max(1.0, found.channels / 4) > limits.pixels:
@@ -160,7 +164,11 @@ def _decode(payload: Payload, wanted: Form | None, side: int | None, name: str, 
     if wanted is not None:
         _refuse_mismatch(found, wanted)
     height, width = found.extent
-    scale = 1.0 if side is None else min(1.0, side / min(height, width), LONGEST * side / max(height, width))
+    shorter, longer = min(height, width), max(height, width)
+    if side is not None:
+        scale = min(1.0, side / shorter, LONGEST * side / longer)
+    else:
+        scale = min(1.0, LONGEST * max(wanted.extent) / longer) if wanted is not None else 1.0
     extent = (max(1, round(height * scale)), max(1, round(width * scale)))
     array = read(extent)
     array = array * np.uint8(255) if array.dtype == bool else array.astype(_kept(array.dtype), copy=False)

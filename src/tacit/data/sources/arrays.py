@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
 import zipfile
@@ -14,8 +13,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from tacit.core.errors import TacitError
-from tacit.data.payload import Limits, Payload
+from tacit.core import archives
+from tacit.core.errors import TacitError, said
+from tacit.data.payload import Limits, Payload, memory
 from tacit.data.sources.folder import SPLITS
 from tacit.data.sources.manifest import read_table, with_roles
 from tacit.data.sources.place import Place
@@ -33,7 +33,7 @@ def open_arrays(place: Place, title: str = "") -> Source:
         arrays = _npy(place) if place.suffix == ".npy" else _npz(place)
         size, mtime = place.facts()
     except Exception as problem:  # A damaged archive raises anything at all.
-        raise TacitError(f"cannot read {place}: {' '.join(str(problem).split())[:200]}") from problem
+        raise TacitError(f"cannot read {place}: {said(problem)}") from problem
     if {"blob", "offset"} <= arrays.keys():
         parts = [_pack(arrays["blob"], arrays["offset"], place)]
     else:
@@ -126,17 +126,16 @@ def _npy(place: Place) -> dict[str, np.ndarray]:
     if place.fs is None:
         with place.open():
             return {"images": np.load(place.path, mmap_mode="r", allow_pickle=False)}
-    return {"images": np.load(io.BytesIO(place.read()), allow_pickle=False)}
+    return {"images": np.load(io.BytesIO(place.read(memory() // 2)), allow_pickle=False)}
 
 
 def _npz(place: Place) -> dict[str, np.ndarray]:
     """Its arrays: mapped where they are stored plainly, else decompressed into memory. Python objects are refused."""
     with place.open() as file:
-        archive = zipfile.ZipFile(file if place.fs is None else io.BytesIO(file.read()))
+        archive = archives.archive(file if place.fs is None else io.BytesIO(file.read()))
         headers = {info.filename.removesuffix(".npy"): (info, _header(archive, info)) for info in archive.infolist()}
         needed = sum(i.file_size for i, _ in headers.values() if i.compress_type != zipfile.ZIP_STORED or place.fs is not None)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > memory / 2:
+        if needed > memory() / 2:
             raise ValueError(f"its {needed:,} bytes do not fit into memory: save it with numpy.savez, not savez_compressed")
         arrays = {}
         for name, (info, (start, shape, order, dtype)) in headers.items():

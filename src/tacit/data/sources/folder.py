@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from tacit.core.errors import TacitError
 from tacit.data.cache import keep_table, kept_table
 from tacit.data.index import spread
 from tacit.data.kinds.kind import Kind, choose, kind_named
-from tacit.data.payload import Limits
+from tacit.data.payload import Limits, Unreadable
 from tacit.data.sources.place import Place, facts_of
 from tacit.data.sources.source import Read, Source
 
@@ -37,7 +38,8 @@ LISTED = pa.schema([("path", pa.string()), ("size", pa.int64()), ("mtime", pa.in
 SETTLED = 2_000_000_000
 """A folder changed less than so many nanoseconds ago may change again within the same tick of its clock."""
 
-LOOKED_AT = 64
+ASKED = 20_000
+"""So many files are asked at a start whether they are as they were listed: asking 300,000 would take longer than all else."""
 
 
 def open_folder(place: Place, kind: str | None) -> Source:
@@ -56,25 +58,36 @@ def open_folder(place: Place, kind: str | None) -> Source:
     what = f"a folder, {folders}" if folders else "a folder of files"
     if others:
         what += f" ({others} files of other types left out)"
-    return Source(table, read_below(place, table["path"]), str(place), what, chosen, why)
+    return Source(table, read_files(place.__truediv__, table), str(place), what, chosen, why)
 
 
-def read_below(root: Place, paths: pa.ChunkedArray) -> Read:
-    """Reads whole files whose paths are relative to `root`."""
+def read_files(place_of: Callable[[str], Place], files: pa.Table) -> Read:
+    """Reads whole files, of which `place_of` says where they are; a local one must still be as it was when it was listed."""
+    paths, sizes, times = (files[name] for name in LISTED.names)
 
     def read(row: int, limits: Limits) -> bytes:
-        return (root / unescaped(paths[row].as_py())).read(limits.file_bytes)
+        file, listed = place_of(unescaped(paths[row].as_py())), (sizes[row].as_py(), times[row].as_py())
+        content = file.read(limits.file_bytes)
+        if file.fs is None and None not in listed and file.facts() != listed:
+            raise Unreadable("changed since it was listed")
+        return content
 
     return read
 
 
 def escaped(path: str) -> str:
-    r"""A path that Arrow can hold: bytes that are not UTF-8 are written `\udcNN`."""
+    r"""A path that Arrow can hold: bytes that are not UTF-8 are written `\udcNN`, and what looks like that `\udc5cudcNN`."""
+    path = path.replace("\\udc", "\\udc5cudc")
     return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
 
 def unescaped(path: str) -> str:
-    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda m: chr(0xDC00 + int(m[1], 16)), path) if "\\udc" in path else path
+    """The path that `escaped` wrote."""
+
+    def meant(found: re.Match[str]) -> str:
+        return "\\" if found[1] == "5c" else chr(0xDC00 + int(found[1], 16))
+
+    return re.sub(r"\\udc([89a-f][0-9a-f]|5c)", meant, path) if "\\udc" in path else path
 
 
 def _kind(place: Place, listed: pa.Table, kind: str | None) -> tuple[Kind, str]:
@@ -150,26 +163,28 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
             if (facts.st_dev, facts.st_ino) in seen:
                 continue
             seen.add((facts.st_dev, facts.st_ino))
-            entries = sorted(os.scandir(path), key=lambda e: e.name)
+            entries = list(os.scandir(path))
         except OSError as problem:
             if not below:
                 raise TacitError(f"cannot list {root}: {problem.strerror}") from problem
             continue
         folders[below] = facts.st_mtime_ns
+        prefix, deeper = f"{below}/" if below else "", []
         for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            name = entry.name
+            if name.startswith(".") or name == "__MACOSX":
                 continue
-            name = f"{below}/{entry.name}" if below else entry.name
             try:
-                if entry.is_dir():
-                    (links if entry.is_symlink() else waiting).append(name)
-                elif entry.is_file():
+                if entry.is_file():
                     found = entry.stat()
-                    paths.append(escaped(name))
+                    paths.append(escaped(prefix + name))
                     sizes.append(found.st_size)
                     times.append(found.st_mtime_ns)
+                elif entry.is_dir():
+                    (links if entry.is_symlink() else deeper).append(prefix + name)
             except OSError:  # A link to nowhere or to itself.
                 continue
+        waiting += sorted(deeper)  # files are sorted at the end, all together
         links.sort(reverse=True)
     table = pa.table([paths, sizes, times], schema=LISTED)
     return table.take(pc.sort_indices(table, [("path", "ascending")])), folders
@@ -188,10 +203,11 @@ def _remembered(name: str, root: str) -> pa.Table | None:
         for folder, when in zip(folders["folder"].to_pylist(), folders["time"].to_pylist(), strict=True):
             if os.stat(os.path.join(root, unescaped(folder))).st_mtime_ns != when:
                 return None
-        # Writing into a file does not touch its folder: a few files are asked themselves.
-        for row in table.take(spread(len(table), LOOKED_AT)).to_pylist():
-            facts = os.stat(os.path.join(root, unescaped(row["path"])))
-            if (facts.st_size, facts.st_mtime_ns) != (row["size"], row["mtime"]):
+        # Writing into a file does not touch its folder: files are asked themselves, those beyond ASKED when they are read.
+        asked = table.take(spread(len(table), ASKED))
+        for path, size, when in zip(*(asked[name].to_pylist() for name in LISTED.names), strict=True):
+            facts = os.stat(os.path.join(root, unescaped(path)))
+            if (facts.st_size, facts.st_mtime_ns) != (size, when):
                 return None
     except OSError:
         return None

@@ -9,25 +9,28 @@ import pyarrow as pa
 
 from tacit.core.errors import TacitError
 from tacit.data.payload import Unreadable
-from tacit.data.sources.folder import escaped, read_below
+from tacit.data.sources.folder import escaped, read_files
 from tacit.data.sources.place import Place
 from tacit.data.sources.source import Source
+
+LIST_BYTES = 2 << 30
+"""A larger file is no list of files, nor a table of them."""
 
 
 def open_list(paths: Sequence[str | os.PathLike[str]]) -> Source:
     """Paths or URLs, relative to the working directory."""
     table = files_table(Place(""), [os.path.expanduser(os.fspath(p)) for p in paths])
-    return Source(table, read_below(Place(""), table["path"]), "", f"a list of {len(paths)} paths")
+    return Source(table, read_files(Place.of, table), "", f"a list of {len(paths)} paths")
 
 
 def open_text(place: Place) -> Source:
     """A text file with one path a line, relative to the file."""
     try:
-        lines = place.read().decode("utf-8", "surrogateescape").splitlines()
+        lines = place.read(LIST_BYTES).decode("utf-8", "surrogateescape").splitlines()
     except Unreadable as problem:
         raise TacitError(f"cannot read {place}: {problem}") from problem
     table = files_table(place.parent, [line.strip() for line in lines if line.strip()])
-    return Source(table, read_below(place.parent, table["path"]), str(place.parent), f"the list of files {place.name}")
+    return Source(table, read_files(place.parent.__truediv__, table), str(place.parent), f"the list of files {place.name}")
 
 
 def files_table(root: Place, paths: Sequence[str]) -> pa.Table:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
+from collections import Counter
 from collections.abc import Mapping
+from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
-from tacit.core.errors import TacitError, nearest
+from tacit.core.errors import TacitError, nearest, said
 from tacit.data.index import sound, spread
 from tacit.data.kinds.kind import KINDS, kind_named
-from tacit.data.payload import Limits, Unreadable
-from tacit.data.sources.folder import SPLITS, read_below, unescaped
-from tacit.data.sources.listed import files_table
+from tacit.data.payload import Limits, Unreadable, memory
+from tacit.data.sources.folder import SPLITS, read_files, unescaped
+from tacit.data.sources.listed import LIST_BYTES, files_table
 from tacit.data.sources.place import Place
 from tacit.data.sources.source import Read, Source
 
@@ -39,6 +43,11 @@ NAMES = {
 TAKEN = ("size", "mtime", "offset", "content")
 """Columns that the index fills in itself; the owner's columns of these names become `own_...`."""
 
+PARQUET_ROWS = 4096
+
+DEEPEST = 100
+"""JSON that is nested deeper than this is an attack."""
+
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
 
@@ -54,29 +63,38 @@ def open_manifest(place: Place, columns: Mapping[str, str] | None) -> Source:
         facts = pa.table({"path": names, "size": [size] * len(names), "mtime": [mtime] * len(names)}, schema=facts.schema)
         return Source(_beside(facts, table), read, str(root), f"{what} with the files in its column 'path'")
     facts = files_table(root, [unescaped(p or "") for p in table["path"].to_pylist()])
-    return Source(_beside(facts, table), read_below(root, facts["path"]), str(root), what)
+    return Source(_beside(facts, table), read_files(root.__truediv__, facts), str(root), what)
 
 
 def read_table(place: Place) -> pa.Table:
     """The table as it is written, cells of text files as strings. A `TacitError` where it cannot be read."""
     try:
-        content = place.read()
+        content = place.read(LIST_BYTES)
         if place.suffix in (".parquet", ".pq"):
-            import pyarrow.parquet as pq
-
-            return sound(pq.read_table(io.BytesIO(content)))
+            return sound(parquet(io.BytesIO(content)))
         if place.suffix in (".jsonl", ".ndjson"):
-            import pyarrow.json as pj
-
-            return sound(pj.read_json(io.BytesIO(content)))
+            return sound(_lines_of_json(content))
         return sound(_separated(content, place.suffix))
     except (Unreadable, pa.ArrowException, OSError, ValueError) as problem:
-        said = " ".join(str(problem).split())[:200]
-        raise TacitError(f"cannot read {place} as {place.suffix[1:].upper()}: {said}") from problem
+        raise TacitError(f"cannot read {place} as {place.suffix[1:].upper()}: {said(problem)}") from problem
+
+
+def parquet(source: str | BinaryIO, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file. A `ValueError` where it unpacks to more than a quarter of the memory, as a very small one can."""
+    import pyarrow.parquet as pq
+
+    file, parts, size = pq.ParquetFile(source), [], 0
+    for part in file.iter_batches(PARQUET_ROWS, columns=columns):
+        parts.append(part)
+        size += part.nbytes
+        if size > memory() // 4:
+            raise ValueError(f"it unpacks to more than {size:,} bytes")
+    return pa.Table.from_batches(parts, parts[0].schema if parts else file.schema_arrow)
 
 
 def with_roles(table: pa.Table, columns: Mapping[str, str] | None, place: Place, needs_path: bool = True) -> pa.Table:
     """The table with its columns renamed to what they mean: `path`, `label`, `split`, `group`; the others as they are."""
+    table = table.rename_columns(_told_apart(table.column_names))
     for role, name in (columns or {}).items():
         if role not in NAMES:
             raise TacitError(
@@ -96,7 +114,7 @@ def with_roles(table: pa.Table, columns: Mapping[str, str] | None, place: Place,
     role_of = {name: role for role, name in meant.items() if name is not None}
     # A column that was not given a role must not bear the name of one.
     renamed = [role_of.get(n) or (f"own_{n}" if n in (*TAKEN, *NAMES) else n) for n in table.column_names]
-    table = table.rename_columns(renamed)
+    table = table.rename_columns(_told_apart(renamed))
     for role in ("label", "split", "group"):
         if role in renamed:
             table = _as_strings(table, role)
@@ -132,6 +150,23 @@ def read_from_column(column: pa.ChunkedArray, root: Place) -> tuple[Read, list[s
     return read, [path or f"row {row}" for row, path in zip(rows, paths, strict=True)]
 
 
+def _lines_of_json(content: bytes) -> pa.Table:
+    import pyarrow.json as pj
+
+    # PyArrow follows brackets as deep as they go, to the end of the stack and of the process.
+    for line in content.splitlines():
+        if line.count(b"[") + line.count(b"{") > DEEPEST and _depth(line) > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return pj.read_json(io.BytesIO(content))
+
+
+def _depth(line: bytes) -> int:
+    """How many brackets are open at a time."""
+    brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"?', b"", line), np.uint8)
+    opening, closing = np.isin(brackets, (*b"[{",)), np.isin(brackets, (*b"]}",))
+    return int((opening.astype(np.int64) - closing).cumsum().max(initial=0))
+
+
 def _separated(content: bytes, suffix: str) -> pa.Table:
     import pyarrow.csv as pv
 
@@ -144,6 +179,19 @@ def _separated(content: bytes, suffix: str) -> pa.Table:
     # As strings: "007" is a name, not a number.
     convert = pv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
     return pv.read_csv(io.BytesIO(content), parse_options=parse, convert_options=convert)
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """The names of columns, with a number behind those that stand there already."""
+    told: dict[str, None] = {}
+    times: Counter[str] = Counter()
+    for name in names:
+        other = name
+        while other in told:
+            times[name] += 1
+            other = f"{name}_{times[name] + 1}"
+        told[other] = None
+    return list(told)
 
 
 def _column(role: str, table: pa.Table, columns: Mapping[str, str]) -> str | None:

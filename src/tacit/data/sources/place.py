@@ -5,16 +5,19 @@ from __future__ import annotations
 import datetime
 import os
 import posixpath
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from tacit.core import files
 from tacit.core.errors import TacitError
 from tacit.data.payload import Unreadable
 
-# Opening a FIFO or a device for reading must return at once, so that it can be found out and closed.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+REMOTE = (
+    "https", "http", "s3", "gs", "s3a", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "hdfs", "webhdfs", "ftp",
+    "sftp", "memory",
+)  # fmt: skip
+"""Protocols that data may name. A person may name any that fsspec knows, some of which open files or run programs here."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,13 @@ class Place:
         return self.path if self.fs is None else self.fs.unstrip_protocol(self.path)
 
     def __truediv__(self, name: str) -> Place:
-        """The place of that name below this one; a URL or an absolute path stands for itself."""
+        """The place of that name below this one; a URL or an absolute path stands for itself.
+
+        Names may come from data: a URL in them leads to a server or a store (`REMOTE`), and through nothing else.
+        """
         if "://" in name:
+            if "::" in name or name.partition("://")[0] not in REMOTE:
+                raise Unreadable(f"a URL in data begins with {', '.join(REMOTE[:4])} ..., and is no chain of them")
             return Place.of(name)
         if self.fs is None:
             return Place(os.path.join(self.path, name))
@@ -93,13 +101,7 @@ class Place:
     def open(self) -> BinaryIO:
         """The file for reading. Refuses with `Unreadable` what is not a regular file."""
         try:
-            if self.fs is not None:
-                return self.fs.open(self.path, "rb")
-            descriptor = os.open(self.path, _FLAGS)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                raise Unreadable("not a regular file")
-            return os.fdopen(descriptor, "rb")
+            return files.opened(self.path) if self.fs is None else self.fs.open(self.path, "rb")
         except (OSError, ValueError) as problem:
             raise Unreadable(reason(problem)) from problem
 

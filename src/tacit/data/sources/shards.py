@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from tacit.core.errors import TacitError
+from tacit.core.errors import TacitError, said
 from tacit.data.cache import keep_table, kept_table
 from tacit.data.kinds.kind import Kind, choose, kind_named
 from tacit.data.payload import Limits, Unreadable
@@ -22,6 +22,9 @@ from tacit.data.sources.source import Source
 
 SIDE_BYTES = 1 << 20
 """A label or a caption longer than this is neither."""
+
+MEMBERS_OF_A_SHARD = 1_000_000
+"""What lies behind so many members of one shard is not listed."""
 
 SIDE_FILES = (".cls", ".txt", ".json")
 
@@ -76,8 +79,8 @@ def open_shards(places: Sequence[Place], kind: str | None) -> Source:
 
 def _members(places: Sequence[Place], facts: Sequence[tuple[int, int]]) -> pa.Table:
     """All members of all shards, from the cache where no shard has changed."""
-    said = json.dumps([[str(p), *f] for p, f in zip(places, facts, strict=True)])
-    name = f"shards/{hashlib.blake2b(said.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}"
+    shards = json.dumps([[str(p), *f] for p, f in zip(places, facts, strict=True)])
+    name = f"shards/{hashlib.blake2b(shards.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}"
     table = kept_table(name)
     if table is None or table.schema != MEMBERS:
         rows = [(number, *member) for number, place in enumerate(places) for member in _scan(place, facts[number][0])]
@@ -97,8 +100,12 @@ def _scan(place: Place, length: int) -> Iterator[tuple[str, int, int, str | None
     end = 0
     try:
         with place.open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in archive:
+            for number, member in enumerate(archive, 1):
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - it would keep all of them for nothing
+                if member.size < 0:
+                    raise tarfile.ReadError("a member with a size below 0")
+                if number > MEMBERS_OF_A_SHARD:
+                    raise tarfile.ReadError(f"more than {MEMBERS_OF_A_SHARD:,} members")
                 if not member.isreg() or member.sparse is not None:
                     continue
                 end = member.offset_data + member.size
@@ -113,10 +120,9 @@ def _scan(place: Place, length: int) -> Iterator[tuple[str, int, int, str | None
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a damaged header")
-    except (Unreadable, tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as problem:
-        said = " ".join(str(problem).split())[:200]
+    except (Unreadable, tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError) as problem:
         packed = "; unpack it first: shards are read by offset" if place.suffix in (".gz", ".tgz", ".xz", ".bz2") else ""
-        yield f"(damaged after byte {end})", end, -1, f"the shard is damaged after byte {end}: {said}{packed}"
+        yield f"(damaged after byte {end})", end, -1, f"the shard is damaged after byte {end}: {said(problem)}{packed}"
 
 
 def _kind(members: pa.Table, places: Sequence[Place], kind: str | None) -> tuple[Kind, str]:
@@ -153,7 +159,7 @@ def _samples(
             best[key] = row
         elif row["text"] is not None:
             texts.setdefault(key, {})[ending] = row["text"]
-    said = [_said(texts.get(key, {})) for key in best]
+    words = [_said(texts.get(key, {})) for key in best]
     table = {
         "path": pa.array([f"{places[row['shard']].name}/{row['path']}" for row in best.values()], pa.string()),
         "size": pa.array([row["size"] for row in best.values()], pa.int64()),
@@ -165,7 +171,7 @@ def _samples(
     splits = [SPLITS.get(re.split(r"[^A-Za-z]", place.name)[0].lower()) for place in places]
     if all(splits):
         table["split"] = pa.array([splits[row["shard"]] for row in best.values()], pa.string())
-    for column, values in (("label", [s[0] for s in said]), ("caption", [s[1] for s in said])):
+    for column, values in (("label", [w[0] for w in words]), ("caption", [w[1] for w in words])):
         if any(value is not None for value in values):
             table[column] = pa.array(values, pa.string())
     return pa.table(table), {number: row["text"] for number, row in enumerate(best.values()) if row["size"] < 0}

@@ -74,8 +74,13 @@ def read(picture: Image.Image, extent: tuple[int, ...]) -> np.ndarray:
     height, width = extent if orientation < 5 else (extent[1], extent[0])
     picture.draft(None, (width, height))
     picture.load()
-    array = as_array(picture, (width, height))
-    return np.ascontiguousarray(TURNS[orientation](array)) if orientation in TURNS else array
+    return upright(as_array(picture, (width, height)), picture)
+
+
+def upright(array: np.ndarray, picture: Image.Image) -> np.ndarray:
+    """A picture's pixels `[H, W, C]`, turned as its header says that they are to be held."""
+    turn = TURNS.get(_orientation(picture))
+    return array if turn is None else np.ascontiguousarray(turn(array))
 
 
 def as_array(picture: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:

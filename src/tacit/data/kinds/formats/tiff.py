@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
+import lzma
 import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +27,9 @@ ALPHA = ((1,), (2,))
 PAGES_AS_CHANNELS = 64
 """A stack of at most so many pages of one size is one picture with as many channels."""
 
+MOST_PAGES = 1000
+"""So many pages are looked at; what has more is a film, or an attack."""
+
 
 def is_tiff(payload: bytes) -> bool:
     return payload[:4] in SIGNATURES
@@ -36,12 +42,15 @@ def opened(payload: bytes) -> tifffile.TiffFile | None:
     # What is wrong with a file is said once, as the reason why it is unreadable.
     tifffile.logger().setLevel(logging.CRITICAL)
     pages = _count_pages(payload)
-    file = tifffile.TiffFile(io.BytesIO(payload))
+    # One file: descriptions (of OME) may name others, which nobody asked to open.
+    file = tifffile.TiffFile(io.BytesIO(payload), _multifile=False)
     if len(file.pages) != pages:
         raise Unreadable(f"truncated: {len(file.pages)} of {pages} pages of the TIFF can be found")
     if pages == 1 and _is_plain(file.pages.first):
         return None
     _refuse_missing_bytes(file, len(payload))
+    if importlib.util.find_spec("imagecodecs") is None:
+        _refuse_bombs(file, payload)
     return file
 
 
@@ -79,6 +88,8 @@ def _count_pages(payload: bytes) -> int:
             if directory in seen:
                 raise Unreadable("the pages of the TIFF lead back to one another")
             seen.add(directory)
+            if len(seen) > MOST_PAGES:
+                raise Unreadable(f"a TIFF of more than {MOST_PAGES:,} pages")
             at = directory + struct.calcsize(order + count) + entry * struct.unpack_from(order + count, payload, directory)[0]
     except struct.error:
         raise Unreadable("truncated: a page of the TIFF lies beyond the end of the file") from None
@@ -114,3 +125,15 @@ def _refuse_missing_bytes(file: tifffile.TiffFile, size: int) -> None:
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
             if offset <= 0 or count <= 0 or offset + count > size:
                 raise Unreadable("truncated: pixels of the TIFF lie beyond the end of the file")
+
+
+def _refuse_bombs(file: tifffile.TiffFile, payload: bytes) -> None:
+    """What tifffile unpacks by itself, it unpacks to whatever it becomes: look first. (Imagecodecs keeps to what fits.)"""
+    unpackers = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
+    for page in file.series[0].pages:
+        unpacker = page and unpackers.get(int(page.compression))
+        if not page or not unpacker:
+            continue
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            if len(unpacker().decompress(payload[offset : offset + count], page.nbytes + 1)) > page.nbytes:
+                raise Unreadable(f"a piece of the TIFF unpacks to more than the {page.nbytes:,} bytes of its page")
