@@ -1,0 +1,71 @@
+"""A verdict depends on nothing but the run: not on chance, not on how many processes it has; and it costs little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from on_ranks import on_ranks
+from torch.utils.flop_counter import FlopCounterMode
+
+import tacit
+from tacit.data.spec import Batch, Spec
+from tacit.methods.method import Progress
+from tacit.methods.registry import method
+from tacit.train import ranks
+from tacit.train.config import Training
+from tacit.train.loop import CHECKS
+from tacit.train.pretrain import build_method
+from tacit.train.step import Step
+from tacit.train.watch import Watch
+from tacit.views.probe import light_view, probe_view
+
+SAMPLE = "sample:fashion_mnist_sprite"
+CPU = torch.device("cpu")
+
+
+def run(out: str, encoder: str) -> dict[str, Any]:
+    options = {"precision": "float32", "batch": 32, "size": 16, "encoder": encoder, "held_back": 130}
+    return tacit.pretrain("simclr", SAMPLE, out=out, steps=8, options=options, device="cpu").verdict
+
+
+@pytest.mark.parametrize("encoder", ["resnet-mini", "vit-micro/4"])
+def test_the_same_run_has_the_same_verdict_and_so_has_one_on_two_ranks(tmp_path: Path, encoder: str) -> None:
+    one, again = run(str(tmp_path / "one"), encoder), run(str(tmp_path / "again"), encoder)
+    assert one == again
+    two, seen_by_second = on_ranks(2, run, str(tmp_path / "two"), encoder)
+    assert two == seen_by_second
+    assert two["verdict"] == one["verdict"]
+    assert two["baselines"]["untrained"] == one["baselines"]["untrained"]
+    assert two["baselines"]["input"] == one["baselines"]["input"]
+    assert two["figures"]["effective_rank"] == pytest.approx(one["figures"]["effective_rank"], rel=0.05)
+
+
+NORMAL = {"simclr": 153_000, "moco-v3": 107_000, "dino": 86_000, "mae": 489_000}
+"""Samples of 64 pixels that 20 minutes see on two slow cores: 13.3 times what 90 seconds saw in `benchmarks/hosts.py`."""
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_all_looks_of_a_normal_run_cost_less_than_three_hundredths_of_its_steps(name: str) -> None:
+    """Counted in multiplications, which no other process on the machine changes."""
+    spec, kind, size = Spec("image", 3, (96, 96)), method(name), 64
+    training = Training(encoder="vit-mini/8" if kind.tokens else "resnet-mini", size=size, batch=32)
+    known = {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4, "head_width": 512, "local_crops": 2, "local_size": 32}
+    options = {key: value for key, value in known.items() if key in kind.Options.model_fields}
+    step = Step(build_method(kind, kind.Options(**options), training, spec), training, spec, ranks.alone(CPU))
+    sizes = torch.tensor([[96, 96]], dtype=torch.int32).expand(32, -1)
+    batch = Batch(torch.arange(32), torch.randint(0, 256, (32, 3, 96, 96)).to(torch.uint8), sizes)
+    watch = Watch(batch, {"crops": probe_view(spec, size), "light": light_view(spec, size)}, spec, seed=0)
+
+    with FlopCounterMode(display=False) as taken:
+        step(batch, Progress(0, 1000, 16))
+    seen = step.method.encoder, step.method.projector, CPU
+    with FlopCounterMode(display=False) as first:
+        watch.look_untrained(*seen)
+    with FlopCounterMode(display=False) as each:
+        watch.look(*seen)
+    held = 64 / 32
+    looks = held * (first.get_total_flops() + len(CHECKS) * each.get_total_flops())
+    assert 0 < looks < 0.03 * NORMAL[name] / 32 * taken.get_total_flops()
