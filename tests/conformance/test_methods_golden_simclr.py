@@ -83,6 +83,7 @@ def test_a_step_of_moco():
     moco.predictor.load_state_dict({**moco.predictor.state_dict(), **predictor})
 
     views = {"view1": case.inputs["view1"], "view2": case.inputs["view2"]}
+    moco.before_step(FIRST)
     terms = moco(views, draws(len(views["view1"])), FIRST)
     terms.total.backward()
     assert_near(terms.total, case.out["loss"])

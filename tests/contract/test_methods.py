@@ -22,7 +22,6 @@ import tacit
 from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
-from tacit.data.loader import Loader
 from tacit.data.open import open_data
 from tacit.data.samples import SAMPLES
 from tacit.data.spec import Batch, Spec
@@ -179,7 +178,7 @@ def probe() -> torch.Tensor:
 @each_method
 def test_features_are_made_of_samples_normalised_as_in_training(name, tmp_path):
     run = train((name, "vit-micro/4"), tmp_path / "run", steps=1, normalise="none")
-    batch = Loader(open_data(DATA), None, None, 16, 0, shuffle=False).batch(0)
+    batch = run._open.loader(open_data(DATA), batch=16).batch(0)
     with torch.no_grad():
         expected = run.encoder(CentreView(16, "none")(batch, Draws(0, 0, batch.ids), run._open.spec)).pooled
     torch.testing.assert_close(torch.from_numpy(run.features(DATA)[:16]), expected)
@@ -372,6 +371,7 @@ def part_of_two_steps(case: tuple[str, str]) -> Found:
     for step in range(2):
         progress = Progress(step, 20, 5)
         made.zero_grad()
+        made.before_step(progress)
         loss = made(*seen(made, mine), progress).total
         loss.backward()
         with torch.no_grad():

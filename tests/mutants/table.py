@@ -108,10 +108,10 @@ SIMCLR_MUTATIONS = [
 MOCO_MUTATIONS = [
     Mutation(
         "moco: the copy moves after it made keys",
-        "methods/moco_v3.py",
-        "self.move(progress)\n            k1, k2 = (distributed.gather(self.key(x)) for x in (x1, x2))",
-        "k1, k2 = (distributed.gather(self.key(x)) for x in (x1, x2))\n            self.move(progress)",
-        f"{GOLDEN('simclr')}::test_a_step_of_moco",
+        "train/step.py",
+        "        self.method.before_step(progress)\n",
+        "",
+        f"{MOCO}::test_the_copy_moves_before_it_makes_keys",
     ),
     Mutation(
         "moco: the predictor applied to keys",
@@ -143,9 +143,9 @@ MOCO_MUTATIONS = [
     ),
     Mutation(
         "moco: the copy moves with every pass of a step",
-        "methods/moco_v3.py",
-        "if not self.training or self.moved == progress.step:",
-        "if not self.training:",
+        "train/step.py",
+        "                terms = self.forward(",
+        "                self.method.before_step(progress)\n                terms = self.forward(",
         f"{MOCO}::test_the_copy_moves_once_a_step_of_however_many_passes",
     ),
     Mutation(
@@ -325,8 +325,8 @@ DINO_MUTATIONS = [
     Mutation(
         "dino: clipping by tensor is by all together",
         "train/optimise.py",
-        "torch._foreach_mul_(grads, [(limit / (length + 1e-6)).clamp(max=1.0) for length in lengths])",
-        "torch._foreach_mul_(grads, (limit / (torch.stack(list(lengths)).norm() + 1e-6)).clamp(max=1.0))",
+        "torch._foreach_mul_(grads, list((limit / (lengths + 1e-6)).clamp(max=1.0)))",
+        "torch._foreach_mul_(grads, (limit / (lengths.norm() + 1e-6)).clamp(max=1.0))",
         "conformance/test_parts_dino.py::test_clipping_by_tensor",
     ),
     Mutation(

@@ -112,6 +112,7 @@ def test_moco_v3(seed, head_norm):
         for n, query in enumerate(queries[mine]):
             scores = [cosine(query, key) / 0.3 for key in keys[other]]
             loss += 2 * 0.3 * (math.log(sum(map(math.exp, scores))) - scores[n]) / COUNT
+    made.before_step(progress)
     near(made(views, draws, progress).total, loss)
 
 

@@ -452,6 +452,21 @@ def test_a_second_start_reads_no_file_facts_again(tmp_path, monkeypatch):
     assert "changed in place" in open_data(root).read(list(open_data(root).paths).index(str(root / "b/0.png"))).decode()
 
 
+def test_an_edit_in_place_is_seen_whichever_file_it_is(tmp_path):
+    root = tmp_path / "p"
+    root.mkdir()
+    for i in range(150):
+        (root / f"{i:03}.png").write_bytes(png(PICTURES[0]))
+    os.utime(root, (1, 1))
+    before = open_data(root).fingerprint
+    for row in (0, 1, 77, 149):
+        facts = os.stat(root / f"{row:03}.png")
+        os.utime(root / f"{row:03}.png", ns=(facts.st_atime_ns, facts.st_mtime_ns + 1000))
+        after = open_data(root).fingerprint
+        assert after != before, row
+        before = after
+
+
 def test_a_broken_listing_cache_is_no_listing_cache(tmp_path):
     root = written(tmp_path / "p", ["1.png", "2.png"])
     os.utime(root, (1, 1))

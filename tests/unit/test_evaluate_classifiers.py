@@ -75,12 +75,25 @@ def test_knn_in_small_blocks_is_knn(monkeypatch: pytest.MonkeyPatch):
 def test_the_whole_similarity_matrix_never_exists(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(neighbours, "BLOCK", 1000)
     blocks = list(neighbours.similarity_blocks(torch.randn(50, 4), torch.randn(200, 4)))
-    assert [cosine.shape for _, cosine, _ in blocks] == [(5, 200)] * 10
+    assert [cosine.shape for _, cosine in blocks] == [(5, 200)] * 10
 
 
 def test_equal_neighbours_come_in_the_order_of_the_gallery():
     gallery = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0]])
     assert nearest(torch.tensor([[3.0, 3.0]]), gallery, 3)[1].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("k", [1, 20, 60])
+def test_the_nearest_are_those_of_a_ranking_of_all(k: int):
+    generator = torch.Generator().manual_seed(0)
+    gallery = torch.randint(-1, 2, (400, 4), generator=generator).float()  # at most 81 directions: whole crowds are equal
+    queries = torch.randint(-2, 3, (50, 4), generator=generator).float()
+    cosines, places = nearest(queries, gallery, k)
+    for _, cosine in neighbours.similarity_blocks(queries, gallery):
+        steps = (cosine.double() * neighbours.GRID).round()
+        ranked = [sorted(range(400), key=lambda place, row=row: (-float(row[place]), place))[:k] for row in steps]
+        assert places.tolist() == ranked
+        assert torch.equal(cosines, cosine.gather(1, torch.tensor(ranked)))
 
 
 def test_no_sample_is_its_own_neighbour():

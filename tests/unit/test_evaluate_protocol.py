@@ -17,10 +17,11 @@ from tacit.core.errors import TacitError
 from tacit.data.open import measure, open_data
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation.features import Split, extract
-from tacit.evaluation.finetune import LAYER_DECAY, finetune, layer_groups, schedule
+from tacit.evaluation.finetune import LAYER_DECAY, finetune, layer_groups
 from tacit.evaluation.input import raw_input
 from tacit.evaluation.outcome import Outcome
 from tacit.evaluation.protocol import DEFAULT, PROTOCOLS, run_protocols
+from tacit.evaluation.schedule import warmed_cosine
 from tacit.evaluation.subject import Subject, Tuning
 from tacit.evaluation.task import Task
 from tacit.nn import build
@@ -182,11 +183,11 @@ def test_deeper_layers_learn_faster_and_norms_do_not_decay():
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():
-    assert schedule(0) == 0
-    assert schedule(0.05) == pytest.approx(0.5)
-    assert schedule(0.1) == 1
-    assert schedule(0.55) == pytest.approx(0.5)
-    assert schedule(1 - 1e-9) == pytest.approx(0, abs=1e-9)
+    assert warmed_cosine(0, 0.1) == 0
+    assert warmed_cosine(0.05, 0.1) == pytest.approx(0.5)
+    assert warmed_cosine(0.1, 0.1) == 1
+    assert warmed_cosine(0.55, 0.1) == pytest.approx(0.5)
+    assert warmed_cosine(1 - 1e-9, 0.1) == pytest.approx(0, abs=1e-9)
 
 
 def test_samples_that_cannot_be_read_are_left_out(tmp_path: Path):

@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 
 from tacit.core import distributed
 from tacit.core.draws import Draws
-from tacit.nn.norms import BatchNorm
+from tacit.nn.norms import BatchNorm, synchronise
 from tacit.objectives.contrast import moco, nt_xent
 from tacit.objectives.distil import recentre
 
@@ -25,14 +25,16 @@ def step(rank: int, ranks: int) -> dict[str, torch.Tensor]:
     a, b, maps = (data("a", 4)[mine], data("b", 4)[mine], data("m", 4, 2, 2)[mine])
     norm, linear = BatchNorm(4).double(), torch.nn.Linear(4, 4, bias=False).double()
     linear.weight.data.copy_(torch.linspace(-1, 1, 16).reshape(4, 4))
-    z1, z2, y = norm(linear(a)), norm(linear(b)), norm(maps)
+    foreign = torch.nn.Sequential(torch.nn.BatchNorm2d(4)).double()
+    synchronise(foreign)
+    z1, z2, y = norm(linear(a)), norm(linear(b)), norm(maps) + foreign(maps)
     contrast = nt_xent(z1, z2, 0.3, distributed.gather(z1), distributed.gather(z2), offset=rank * len(a))
     keyed = moco(z1, distributed.gather(z2.detach()), 0.3, offset=rank * len(a))
     loss = contrast + keyed + (y * data("w", 4, 2, 2)[mine]).mean()
-    grads = torch.autograd.grad(loss, [linear.weight, norm.weight, norm.bias])
+    grads = torch.autograd.grad(loss, [linear.weight, norm.weight, norm.bias, foreign[0].weight])
     center = recentre(torch.zeros(1, 4).double(), distributed.mean(z2.mean(0, keepdim=True)), 0.9)
-    results = {"loss": loss, "weight": grads[0], "gain": grads[1], "shift": grads[2]}
-    same = {"center": center, "mean": norm.running_mean, "variance": norm.running_var}
+    results = {"loss": loss, "weight": grads[0], "gain": grads[1], "shift": grads[2], "foreign": grads[3]}
+    same = {"center": center, "mean": norm.running_mean, "variance": norm.running_var, **foreign.state_dict()}
     return {name: distributed.mean(value) for name, value in results.items()} | {k: v.detach() for k, v in same.items()}
 
 

@@ -17,7 +17,16 @@ def runs(tmp_path) -> list[Path]:
     for name, verdict, rank, rate in (("[red]good", "learned", 30.0, 0.001), ("bad", "collapsed", 1.2, 0.1)):
         folder = RunFolder(tmp_path / name)
         folder.evaluations.mkdir(parents=True)
-        folder.write_config({"run": {"method": "simclr"}, "train": {"lr": rate, "batch": 64}})
+        folder.write_config(
+            {
+                "run": {"method": "simclr", "device": "cpu"},
+                "data": {"path": "photos", "kind": "image", "fingerprint": "f"},
+                "spec": {"kind": "image", "channels": 3, "size": [32, 32]},
+                "method": {},
+                "train": {"encoder": "resnet18", "lr": rate, "batch": 64},
+                "origin": {},
+            }
+        )
         folder.metrics.write_text("step,loss\n1,5\n2,4\n")
         folder.figures.write_text(f"step,effective_rank\n2,{rank}\n")
         folder.verdict.write_text(json.dumps({"verdict": verdict, "step": 2, "figures": {"effective_rank": rank}}))
@@ -61,10 +70,11 @@ def test_the_page_lays_the_curves_over_each_other(runs, tmp_path):
     assert "It collapsed" in html
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
+def test_runs_of_one_name_are_told_apart_by_the_folders_above_and_by_no_more(runs, tmp_path):
     (tmp_path / "other").mkdir()
     twin = runs[1].rename(tmp_path / "other" / runs[0].name)
-    assert list(Comparison.of([runs[0], twin]).runs) == [str(runs[0]), str(twin)]
+    name = runs[0].name
+    assert list(Comparison.of([runs[0], twin]).runs) == [f"{tmp_path.name}/{name}", f"other/{name}"]
 
 
 def test_one_run_or_the_same_twice_is_refused(runs):

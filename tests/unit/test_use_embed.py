@@ -109,6 +109,50 @@ def test_unfinished_work_of_another_encoder_is_not_gone_on_with(folder, tmp_path
     assert (read(path).vectors[:8] != 0).any(axis=1).all()
 
 
+def killed(collection: Collection, path: Path, survived: int, **how) -> None:
+    """A call that ends after so many batches of four."""
+    batches = []
+
+    def dies(batch: Batch) -> Tensor:
+        batches.append(batch)
+        if len(batches) > survived:
+            raise KeyboardInterrupt
+        return encode(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(dies, collection, path, batch_size=4, **how)
+
+
+def test_a_damaged_part_is_computed_again(folder, tmp_path):
+    collection = open_data(folder)
+    whole = embed(encode, collection, tmp_path / "whole.npy", batch_size=4).path
+    path = tmp_path / "f.npy"
+    killed(collection, path, survived=5)
+    part = path.with_name("f.npy.parts") / "00000.npz"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    made = embed(encode, collection, path, batch_size=4)
+    assert made.resumed == 8
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_another_batch_size_begins_anew(folder, tmp_path):
+    collection = open_data(folder)
+    killed(collection, tmp_path / "f.npy", survived=5)
+    assert embed(encode, collection, tmp_path / "f.npy", batch_size=2).resumed == 0
+
+
+def test_unreadable_samples_of_an_earlier_call_still_count(folder, tmp_path):
+    for name in ("a/00", "b/01", "a/02"):
+        (folder / f"{name}.png").write_bytes(b"not a picture")
+    collection, path = open_data(folder), tmp_path / "f.npy"
+    killed(collection, path, survived=5, max_bad=0.2)
+    with pytest.raises(TacitError, match="3 of 22 samples cannot be used"):
+        embed(encode, collection, path, batch_size=4, max_bad=0.1)
+    assert embed(encode, collection, path, batch_size=4, max_bad=0.2).rows == 19
+
+
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_the_parts_of_many_ranks_are_the_whole_cut_up(folder, tmp_path, parts):
     collection = open_data(folder)

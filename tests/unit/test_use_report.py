@@ -45,9 +45,11 @@ def run_folder(root) -> RunFolder:
     folder.pictures.mkdir()
     folder.write_config(
         {
-            "run": {"method": "simclr"},
-            "data": {"path": "/somewhere/photos"},
-            "train": {"lr": 0.002, "batch": 64, "clip_per_tensor": False},
+            "run": {"method": "simclr", "device": "cpu"},
+            "data": {"path": "/somewhere/photos", "kind": "image", "fingerprint": "f"},
+            "spec": {"kind": "image", "channels": 3, "size": [32, 32]},
+            "method": {},
+            "train": {"encoder": "resnet18", "lr": 0.002, "batch": 64, "clip_per_tensor": False},
             "origin": {"train.lr": "auto: 64 samples a step", "train.batch": "given"},
         }
     )
@@ -90,9 +92,9 @@ def test_a_run_folder_says_everything_that_lies_in_it(tmp_path):
 
 
 def test_a_report_can_be_made_of_a_run_that_has_only_begun(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.write_config({"run": {"method": "mae"}})
-    html = page(ReportContent.from_folder(tmp_path)).decode()
+    begun = RunFolder(tmp_path / "begun")
+    begun.write_config(run_folder(tmp_path).read_config())
+    html = page(ReportContent.from_folder(begun.path)).decode()
     assert "No verdict yet" in html
     assert "None: every file was read" in html
 

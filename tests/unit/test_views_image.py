@@ -404,3 +404,12 @@ def test_impossible_numbers_are_refused_in_one_line(make):
         make()
     assert "\n" not in str(refusal.value)
     assert "give" in str(refusal.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_sample_of_the_view_s_own_size_is_seen_as_if_it_were_resampled(dtype):
+    batch = photographs(height=32, width=32, dtype=dtype)
+    padded = Batch(batch.ids, F.pad(batch.data, (0, 3, 0, 5)), batch.sizes)
+    before = batch.data.clone()
+    assert torch.equal(CentreView(32)(batch, draws(batch), spec()), CentreView(32)(padded, draws(batch), spec()))
+    assert torch.equal(batch.data, before)

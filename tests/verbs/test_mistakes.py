@@ -22,6 +22,11 @@ MISTAKES = {
     "two budgets": (["pretrain", "simclr", SAMPLE, "--minutes", "1", "--steps", "3"], "give one of them"),
     "no budget at all": (["pretrain", "simclr", SAMPLE, "--minutes", "0"], "above 0"),
     "unknown recipe": (["pretrain", "simclr", SAMPLE, "--recipe", "fast"], "auto, paper, quick"),
+    "unknown column of the paper": (["pretrain", "simclr", SAMPLE, "--recipe", "paper:cifr"], "did you mean 'paper:cifar'"),
+    "a warm-up longer than the run": (
+        ["pretrain", "simclr", SAMPLE, "--steps", "9", "--set", "warmup=10"],
+        "warmup=10 is longer than the run of 9",
+    ),
     "paper's batch on little data": (["pretrain", "simclr", SAMPLE, "--recipe", "paper"], "--set batch="),
     "unknown encoder": (["pretrain", "simclr", SAMPLE, "--encoder", "vit-huh/4", "--steps", "3"], "did you mean"),
     "encoder that cannot hide": (["pretrain", "mae", SAMPLE, "--encoder", "resnet18", "--steps", "3"], "vit-mini/4"),
@@ -112,7 +117,6 @@ def test_wrong_words_about_a_run_are_refused(tacit: Tacit, trained: Path) -> Non
         (["search", trained, "row:99999"], "row:0 to row:659"),
         (["search", trained, "nothing.png"], "nothing.png"),
         (["export", trained, "--format", "tf"], "onnx, timm, torch"),
-        (["resume", trained], "finished"),
     ]:
         answer = tacit(*words)
         assert answer.code == 2, words

@@ -44,6 +44,15 @@ def test_embed_writes_what_was_asked_for(tacit: Tacit, trained: Path, tmp_path: 
     assert np.load(tmp_path / "features.npy").shape == (240, 256)
 
 
+def test_other_outputs_of_the_encoder_are_features_too(tacit: Tacit, trained: Path, tmp_path: Path) -> None:
+    assert tacit("embed", trained, SAMPLE, "--out", "mean.npy", "--features", "mean").code == 0
+    assert np.load(tmp_path / "mean.npy").shape == (900, 256)
+    answer = tacit("evaluate", trained, SAMPLE, "--protocol", "knn", "--features", "class")
+    assert (answer.code, "no class token" in answer.err) == (2, True)
+    answer = tacit("embed", trained, SAMPLE, "--features", "clas")
+    assert (answer.code, "did you mean 'class'" in answer.err) == (2, True)
+
+
 def test_search_finds_by_row_and_by_file(tacit: Tacit, trained: Path, photographs: Path) -> None:
     answer = tacit("search", trained, "row:3", "-k", "4")
     assert answer.code == 0, answer.err
