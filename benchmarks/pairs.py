@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -43,3 +44,23 @@ def show(seconds: dict[str, list[float]]) -> None:
     """A line for each side."""
     for name, row in summary(seconds).items():
         print(f"{name:<28} {row['median']:8.3f} s  ({row['least']:.3f} to {row['greatest']:.3f})")
+
+
+def asked(**values: int) -> argparse.Namespace:
+    """What the command line says of these numbers (`--pairs 3`), each with its default."""
+    words = argparse.ArgumentParser()
+    for name, value in values.items():
+        words.add_argument(f"--{name}", type=int, default=value)
+    return words.parse_args()
+
+
+def times(seconds: dict[str, list[float]], ours: str, theirs: str) -> list[float]:
+    """How many times as long one side took as the other, pair by pair."""
+    return [mine / other for mine, other in zip(seconds[ours], seconds[theirs], strict=True)]
+
+
+def row(what: str, beside: str, values: list[float], most: float, unit: str = "times") -> dict[str, Any]:
+    """A row of the table in `docs/speed.md`: what was measured, in what unit, and what it may be at the most."""
+    found = {"what": what, "beside": beside, "unit": unit, "most": most, "pairs": len(values), **summary({"": values})[""]}
+    print(f"{what}: {found['median']:.3g} {unit} (at most {most:.3g}) beside {beside}")
+    return found

@@ -1,15 +1,14 @@
-"""How soon the command line answers, beside the start of Python itself: `python benchmarks/startup.py`.
+"""How soon the command line answers, beside the start of Python itself: `python benchmarks/startup.py [--pairs 7]`.
 
 Goal: `tacit --help` within three times Python's start plus 0.15 s, `tacit methods` plus 0.25 s.
 """
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 
-from pairs import alternate, keep, show, summary
+from pairs import alternate, asked, keep, row, show, summary
 
 COMMANDS = {
     "python": ["-c", "pass"],
@@ -17,21 +16,22 @@ COMMANDS = {
     "tacit methods": ["-m", "tacit.cli", "methods"],
     "tacit samples": ["-m", "tacit.cli", "samples"],
 }
+MORE = {"tacit --help": 0.15, "tacit methods": 0.25}
 
 
 def main() -> None:
-    """Alternate the commands and compare their medians with what is allowed."""
+    """Alternate the commands and compare each with what is allowed."""
     sides = {
         name: lambda words=words: subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
         for name, words in COMMANDS.items()
     }
-    seconds = alternate(sides, pairs=7)
-    python = statistics.median(seconds["python"])
-    allowed = {"tacit --help": 3 * python + 0.15, "tacit methods": 3 * python + 0.25}
+    seconds = alternate(sides, asked(pairs=7).pairs)
     show(seconds)
-    for name, most in allowed.items():
-        print(f"{name}: {'within' if statistics.median(seconds[name]) <= most else 'ABOVE'} the {most:.3f} s allowed")
-    keep("startup", {"seconds": summary(seconds), "allowed": allowed})
+    rows = []
+    for name, more in MORE.items():
+        shares = [mine / (3 * python + more) for mine, python in zip(seconds[name], seconds["python"], strict=True)]
+        rows.append(row(f"`{name}`", f"three times the start of Python, plus {more} s", shares, most=1.0))
+    keep("startup", {"rows": rows, "seconds": summary(seconds)})
 
 
 if __name__ == "__main__":
