@@ -1,13 +1,14 @@
 """Fill in the sections of the documents that are made from the code: `python docs/generated.py`.
 
 A section lies between `<!-- begin NAME -->` and `<!-- end NAME -->`: tables of methods from the catalogue, and what was
-measured from `benchmarks/results/hosts.json`.
+measured from `benchmarks/results/hosts.json`, `scale.json` and `verdict.json`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,41 @@ def measured(host: str | None = None) -> str:
     return "\n".join(lines)
 
 
+def verdicts() -> str:
+    """The verdict against the truth: how often, then run by run; judged by the rules of today."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from verdict import RESULTS, summary, table
+
+    runs = json.loads(RESULTS.read_text())["runs"]
+    return f"{summary(runs)}\n\n<details><summary>Run by run</summary>\n\n{table(runs)}\n\n</details>"
+
+
+def scale() -> str:
+    """What was measured with many samples, and the same for a billion."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from scale import table
+
+    return table(json.loads((ROOT / "benchmarks/results/scale.json").read_text()))
+
+
+def speed() -> str:
+    """What each paired benchmark found, row by row, and on what machine."""
+    lines = ["| what | beside | measured | at most | met |", "|---|---|---|---|---|"]
+    machines = set()
+    for name in ("startup", "embed", "index", "store", "knn", "probe", "memory"):
+        if not (path := ROOT / f"benchmarks/results/{name}.json").is_file():
+            lines.append(f"| `benchmarks/{name}.py` | | not measured yet | | |")
+            continue
+        content = json.loads(path.read_text())
+        machines.add("{cores} cores of {processor}, torch {torch}".format(**content["machine"]))
+        for row in content["rows"]:
+            spread = f" ({row['least']:.2f} to {row['greatest']:.2f})" if row["pairs"] > 1 else ""
+            measured, met = f"{row['median']:.2f}{spread} {row['unit']}", row["median"] <= row["most"]
+            cells = (row["what"], row["beside"], measured, f"{row['most']:.2f}", "yes" if met else "no")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in sorted(machines))]).rstrip()
+
+
 def current() -> Iterator[tuple[Path, str]]:
     """Every page with such a section, and what it should say."""
     for page, folder in ((ROOT / "README.md", "docs/methods/"), (ROOT / "docs/methods/README.md", "")):
@@ -63,6 +99,12 @@ def current() -> Iterator[tuple[Path, str]]:
     for name in json.loads((ROOT / "src/tacit/methods/catalogue.json").read_text()):
         page = ROOT / f"docs/methods/{name}.md"
         yield page, section(page.read_text(), "measured", measured(name))
+    page = ROOT / "docs/scale.md"
+    yield page, section(page.read_text(), "scale", scale())
+    page = ROOT / "docs/speed.md"
+    yield page, section(page.read_text(), "speed", speed())
+    page = ROOT / "docs/verdict.md"
+    yield page, section(page.read_text(), "verdict", verdicts())
 
 
 if __name__ == "__main__":
