@@ -84,7 +84,7 @@ def _caged(name: str, start: int, count: int, progress: Path) -> None:
                 try:
                     line["refusal"] = refusal(target, folder)
                 except BaseException:
-                    line["failure"] = traceback.format_exc()[-1500:]
+                    line["failure"] = "".join(traceback.format_exception_only(*sys.exc_info()[:2])).strip()[-500:]
                 signal.alarm(0)
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 line |= {"seconds": round(time.monotonic() - began, 3), "mb": round(max(0.0, peak - before))}

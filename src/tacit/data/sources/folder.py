@@ -209,6 +209,6 @@ def _remembered(name: str, root: str) -> pa.Table | None:
             facts = os.stat(os.path.join(root, unescaped(path)))
             if (facts.st_size, facts.st_mtime_ns) != (size, when):
                 return None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a null byte
         return None
     return table
