@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check lock catalogue mutants clean
+.PHONY: demo test test-all check lock catalogue mutants fuzz clean
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -32,6 +32,12 @@ check: .venv/ready
 # Each mutation of a card, switched on in turn, has to turn its test red.
 mutants: .venv/ready
 	$(BIN)/python -m tests.mutants
+
+# Look for inputs that break a parser, for so many seconds; atheris is no part of the environment, so it lies beside it (Linux).
+SECONDS ?= 600
+fuzz: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/atheris atheris==3.0.0
+	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 catalogue: .venv/ready
 	$(BIN)/python -m tacit.methods.catalogue --write

@@ -25,6 +25,7 @@ import tacit
 from tacit import cli
 from tacit.core.errors import TacitError
 
+CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 TARGETS = targets()
 INPUTS = 12
 OF_RUNS = [name for name in TARGETS if not name.startswith(("image/", "source/"))]
@@ -49,6 +50,13 @@ def test_a_mutated_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str
         attacked.parent.mkdir(parents=True, exist_ok=True)
         attacked.write_bytes(content)
         refusal(target, tmp_path)
+
+
+@pytest.mark.parametrize("found", sorted(path for path in CORPUS.rglob("*") if path.is_file()), ids=lambda path: path.name)
+def test_what_once_broke_a_parser_breaks_it_no_more(tmp_path: Path, found: Path) -> None:
+    target = TARGETS[found.parent.relative_to(CORPUS).as_posix()]
+    target.prepare(tmp_path).write_bytes(found.read_bytes())
+    refusal(target, tmp_path)
 
 
 @pytest.mark.timeout(60)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
+import sys
+import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -18,6 +22,7 @@ from tacit.data.kinds.kind import Form, choose, kind_named
 from tacit.data.payload import Limits, Unreadable
 
 RANDOM = np.random.default_rng(0)
+DEEP_PNG = imagecodecs.png_encode(np.zeros((6, 7, 3), np.uint16))
 
 
 def noise(*shape: int, dtype: str = "uint8") -> np.ndarray:
@@ -58,6 +63,38 @@ def test_sixteen_bit_grey_keeps_its_sixteen_bits():
         decoded = image.decode(file(array, form))
         assert decoded.dtype == np.uint16
         assert np.array_equal(decoded, array[..., None])
+
+
+@pytest.mark.parametrize("channels", [3, 4, 2])
+def test_sixteen_bit_colour_png_keeps_its_sixteen_bits_and_its_transparency_is_laid_on_white(channels):
+    array = noise(6, 7, channels, dtype="uint16")
+    decoded = image.decode(imagecodecs.png_encode(array))
+    assert decoded.dtype == np.uint16
+    expected = array
+    if channels in (2, 4):
+        alpha = array[..., -1:] / 65535
+        expected = np.rint(array[..., :-1] * alpha + 65535 * (1 - alpha))
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(np.int64) - expected.astype(np.int64)).max() <= (0 if channels == 3 else 1)
+    assert image.form(imagecodecs.png_encode(array)).dtype == "uint16"
+
+
+def test_sixteen_bit_colour_png_is_held_upright():
+    array = noise(6, 7, 3, dtype="uint16")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes()[6:]
+    content = imagecodecs.png_encode(array)
+    at = content.index(b"IDAT") - 4
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    assert np.array_equal(image.decode(content[:at] + chunk + content[at:]), np.rot90(array, -1))
+
+
+def test_sixteen_bit_colour_png_asks_for_what_reads_it_and_never_comes_with_eight(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for read in (image.form, image.decode):
+        with pytest.raises(Unreadable, match="pip install imagecodecs"):
+            read(DEEP_PNG)
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 3), (6, 7, 7), (5, 16, 17), (16, 17, 2)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tacit.data.payload import Unreadable
@@ -18,16 +20,13 @@ def is_deep(payload: bytes) -> bool:
 
 def channels(payload: bytes) -> int:
     """How many are left once transparency is laid on white."""
+    _codec()
     return COLOURS[payload[25]]
 
 
 def read(payload: bytes) -> np.ndarray:
     """`[H, W, C]` uint16, transparency laid on white."""
-    try:
-        import imagecodecs
-    except ImportError:
-        raise Unreadable("a PNG with 16 bits in colour needs imagecodecs: pip install imagecodecs") from None
-    array = imagecodecs.png_decode(payload)
+    array = _codec().png_decode(payload)
     if array.dtype != np.uint16:
         raise Unreadable(f"a PNG that says 16 bits and has {array.dtype}")
     if array.shape[2] == channels(payload):
@@ -35,3 +34,11 @@ def read(payload: bytes) -> np.ndarray:
     colours, alpha = array[..., :-1], array[..., -1:].astype(np.uint32)
     white = 65535 * (65535 - alpha)
     return ((colours * alpha + white + 32767) // 65535).astype(np.uint16)
+
+
+def _codec() -> Any:
+    try:
+        import imagecodecs
+    except ImportError:
+        raise Unreadable("a PNG with 16 bits in colour needs imagecodecs: pip install imagecodecs") from None
+    return imagecodecs
