@@ -69,6 +69,7 @@ class Whole(BaseModel):
         fingerprint: str
         split: str | None = None
         columns: dict[str, str] | None = None
+        duplicates: float = 0.0
 
     class Train(BaseModel):
         """What has to be known before the options are looked at."""
@@ -81,6 +82,7 @@ class Whole(BaseModel):
     spec: Spec
     method: dict[str, Any]
     origin: dict[Annotated[str, Field(pattern=r"^(method|train)\.")], str]
+    usual: dict[str, Any] = {}
 
 
 def validated(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
