@@ -38,8 +38,9 @@ def test_the_same_run_has_the_same_verdict_and_so_has_one_on_two_ranks(tmp_path:
     two, seen_by_second = on_ranks(2, run, str(tmp_path / "two"), encoder)
     assert two == seen_by_second
     assert two["verdict"] == one["verdict"]
-    assert two["baselines"]["untrained"] == one["baselines"]["untrained"]
-    assert two["baselines"]["input"] == one["baselines"]["input"]
+    # Another number of threads adds up in another order: the same but for the last digits.
+    assert two["baselines"]["untrained"] == pytest.approx(one["baselines"]["untrained"], rel=1e-9)
+    assert two["baselines"]["input"] == pytest.approx(one["baselines"]["input"], rel=1e-9)
     assert two["figures"]["effective_rank"] == pytest.approx(one["figures"]["effective_rank"], rel=0.05)
 
 
