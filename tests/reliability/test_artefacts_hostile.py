@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +19,9 @@ import torch
 from tests.fuzz import seeds
 from tests.fuzz.mutations import mutations
 from tests.fuzz.targets import Target, refusal, targets
+from tests.verbs.conftest import Tacit
 
 import tacit
-from tacit import cli
 from tacit.core.errors import TacitError
 
 CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
@@ -150,9 +149,8 @@ NAMES = [
 NAMES = [name if name.endswith(b".png") else name + b".png" for name in NAMES]
 
 
-def test_hostile_names_go_through_every_verb(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hostile_names_go_through_every_verb(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    command: Tacit = request.getfixturevalue("tacit")  # the name stands for the package here
     seeds.folder_of_pictures(tmp_path / "data", 160)
     for label, picture in zip((b"<b>cats", b"dogs\n"), sorted((tmp_path / "data").iterdir()), strict=True):
         picture.rename(picture.with_name(os.fsdecode(label)))
@@ -163,15 +161,9 @@ def test_hostile_names_go_through_every_verb(
         (pictures[0].parent / os.fsdecode(b"bad " + name)).write_bytes(b"no picture")
 
     def typed(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["tacit", *words])
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
-        assert not code, capsys.readouterr()
-        return capsys.readouterr().out
+        answer = command(*words)
+        assert not answer.code, answer
+        return answer.out
 
     quick = [f"--set={pair}" for pair in ("precision=float32", "batch=8", "size=16", "held_back=4")]
     typed("pretrain", "mae", "data", "--out", "run", "--steps", "2", "--encoder", "vit-micro/4", *quick)

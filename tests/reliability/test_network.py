@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.verbs.conftest import Tacit
 
 from tacit import cli
 
@@ -35,9 +35,8 @@ VERBS = {
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+def typed(tacit: Tacit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The command line, in a folder of its own, without a network."""
-    monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
     np.savez(DATA, images=generator.integers(0, 256, (96, 16, 16), np.uint8), labels=np.arange(96) % 3)
 
@@ -50,14 +49,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None
         monkeypatch.setattr(socket, name, refuse)
 
     def run(*words: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["tacit", *words])
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
-        assert not code, words
+        assert not (answer := tacit(*words)).code, (words, answer.err)
 
     return run
 
