@@ -1,7 +1,8 @@
 """`make fuzz SECONDS=600`: look for inputs that break tacit's own parsers, for so many seconds in all.
 
 What is found is written to `build/fuzz/found`. Once it is mended, the input belongs into `tests/fuzz/corpus/TARGET/`, where
-`tests/reliability/test_artefacts_hostile.py` reads it ever after. What was run is written to `benchmarks/results/fuzz.json`.
+`tests/reliability/test_artefacts_hostile.py` reads it ever after. What was run is written to `benchmarks/results/fuzz.json`,
+where targets that were not run this time stay as they were.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def main() -> None:
     words.add_argument("--work", type=Path, default=Path("build/fuzz"))
     asked = words.parse_args()
     names = [name for name in targets() if name.startswith(PARSED_BY_US) and name.startswith(asked.only)]
-    ran: dict[str, Any] = {}
+    ran: dict[str, Any] = files.read_json(RESULTS)["targets"] if RESULTS.exists() else {}
     for name in names:
         ran[name] = fuzz(name, max(1, asked.seconds // len(names)), asked.work)
         print(name, ran[name], flush=True)
-        files.write_json(RESULTS, {"machine": describe(), "seconds": asked.seconds, "targets": ran})
-    broken = [name for name, row in ran.items() if row["found"]]
-    print(f"{len(names)} targets, {sum(row['inputs'] for row in ran.values()):,} inputs; broken: {', '.join(broken) or 'none'}")
+        files.write_json(RESULTS, {"machine": describe(), "targets": ran})
+    broken = [name for name in names if ran[name]["found"]]
+    print(f"{len(names)} targets, {sum(ran[name]['inputs'] for name in names):,} inputs; broken: {', '.join(broken) or 'none'}")
     sys.exit(bool(broken))
 
 

@@ -68,6 +68,12 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path, name: 
     assert refusal(target, tmp_path) is not None or name.startswith((*REMADE, "report/"))
 
 
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'], ids=["lists", "objects"])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name.endswith((".json", ".jsonl"))])
+def test_json_without_a_bottom_is_refused_in_one_line(tmp_path: Path, name: str, opening: bytes) -> None:
+    assert loaded(TARGETS[name], tmp_path, opening * 100_000) is not None or name.startswith((*REMADE, "report/"))
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch exploded",)

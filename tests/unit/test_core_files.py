@@ -74,6 +74,16 @@ def test_a_file_is_readable_as_the_system_has_it(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_pipe_and_a_device_are_not_opened_and_nobody_waits(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(OSError, match=r"not a regular file|[Ii]s a directory"):
+            files.opened(path)
+    files.write_text(tmp_path / "file", "content")
+    with files.opened(tmp_path / "file") as file:
+        assert file.read() == b"content"
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -14,11 +14,12 @@ from tacit.data.spec import Batch, Spec
 from tacit.evaluation import figures
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
+from tacit.nn.norms import settled
 from tacit.train.advice import Setting, departures
 from tacit.train.config import Training
 from tacit.train.evidence import Evidence
 from tacit.train.verdict import Verdict, judge
-from tacit.train.watch import VIEWS, Watch, settled
+from tacit.train.watch import VIEWS, Watch
 from tacit.views.probe import light_view, probe_view
 
 BEFORE = {"effective_rank": 20.0, "second_view": 0.2}

@@ -22,7 +22,7 @@ from tacit.evaluation.features import extract
 from tacit.evaluation.finetune import finetune
 from tacit.evaluation.task import Task
 from tacit.use import evaluate as module
-from tacit.use.evaluate import evaluate, subject
+from tacit.use.evaluate import evaluate, subject, untrained
 from tacit.use.run import OpenRun
 from tacit.views.image import ImageView
 
@@ -95,6 +95,20 @@ def test_figures_from_the_store_are_those_without(run: OpenRun, photographs: Pat
     assert figures() == stored
 
 
+def test_weights_that_never_moved_are_level_with_the_untrained_baseline(photographs: Path, tmp_path: Path):
+    """Training settles batch statistics even at a rate of 0; that must not pass for learning."""
+    options = {"precision": "float32", "batch": 45, "size": 16, "encoder": "resnet-mini", "lr": 0.0, "area": 1.0, "jitter": 0.0}
+    frozen = tacit.pretrain("simclr", photographs, out=tmp_path / "frozen", steps=60, options=options, device="cpu")._open
+    task = Task.of("photographs", open_data(photographs), frozen.spec)
+    found, before, made = (
+        extract(frozen.encode(of=encoder), task.batches(task.split.ids)).values
+        for encoder in (frozen.encoder, untrained(frozen, task), frozen.untrained)
+    )
+    distance = torch.nn.functional.cosine_similarity(found, before).mean()
+    assert distance > 0.98
+    assert distance > torch.nn.functional.cosine_similarity(found, made).mean()
+
+
 def test_a_few_labels_in_a_large_collection_do_not_decode_it_all(
     run: OpenRun, photographs: Path, tmp_path: Path, decoded: Counter[str]
 ):
@@ -145,13 +159,13 @@ def test_fine_tuning_mirrors_where_the_run_did(run: OpenRun):
     for flip in (0.0, 0.5):
         config["method"]["flip"] = flip
         run.folder.write_config(config)
-        tuning = subject(run, seed=0).tuning
+        tuning = subject(run, run.encoder, seed=0).tuning
         assert tuning is not None
         assert isinstance(tuning.view, ImageView)
         assert tuning.view.flip == flip
     del config["method"]["flip"]
     run.folder.write_config(config)
-    tuning = subject(run, seed=0).tuning
+    tuning = subject(run, run.encoder, seed=0).tuning
     assert tuning is not None
     assert isinstance(tuning.view, ImageView)
     assert tuning.view.flip == 0

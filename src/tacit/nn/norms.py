@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.core import distributed
 from tacit.objectives.precision import wide
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class BatchNorm(nn.Module):
@@ -62,6 +68,28 @@ def synchronise(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) and part.running_mean is not None:
             part.__class__ = _Synchronised
+
+
+def settled(module: M, batches: Iterable[Tensor]) -> M:
+    """A copy in evaluation mode whose running moments are the means over these batches; where it has none, the module itself.
+
+    They settle in training even if no weight moves, which alone can make samples easier to tell apart: that is no learning.
+    Batches of one sample, which has no deviation, are left out.
+    """
+    if not any("running_mean" in part._buffers for part in module.modules()):
+        return module
+    module = copy.deepcopy(module).eval()
+    norms: list[Any] = [part for part in module.modules() if "running_mean" in part._buffers]
+    usual = [norm.momentum for norm in norms]
+    with torch.no_grad(), distributed.apart():
+        for number, batch in enumerate(batch for batch in batches if len(batch) > 1):
+            for norm in norms:
+                norm.train()
+                norm.momentum = 1 / (number + 1)  # the mean over all batches
+            module(batch)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    return module.eval()
 
 
 def _over_ranks(norm: BatchNorm | _Synchronised, momentum: float, x: Tensor) -> Tensor:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation import figures
 from tacit.nn.encoder import Encoder
+from tacit.nn.norms import settled
 from tacit.views.view import View
 
 CHUNK = 128
@@ -126,24 +125,6 @@ def describe(views: Mapping[str, Sequence[Tensor]]) -> Seen:
         for probe, rows in views.items()
     }
     return Seen(named, scores)
-
-
-def settled(encoder: Encoder, parts: Iterable[Tensor]) -> Encoder:
-    """A copy whose batch statistics are those of these inputs; the encoder itself where it has none.
-
-    They settle in training even if no weight moves, which alone can make samples easier to tell apart: that is no learning.
-    """
-    if not any("running_mean" in module._buffers for module in encoder.modules()):
-        return encoder
-    encoder = copy.deepcopy(encoder).eval()
-    norms = [module for module in encoder.modules() if "running_mean" in module._buffers]
-    with torch.no_grad(), distributed.apart():
-        for number, part in enumerate(part for part in parts if len(part) > 1):
-            for norm in norms:
-                norm.train()
-                norm.__dict__["momentum"] = 1 / (number + 1)  # the mean over all parts
-            encoder(part)
-    return encoder.eval()
 
 
 @contextmanager

@@ -23,10 +23,15 @@ from tacit.evaluation.protocol import DEFAULT, Record, run_protocols
 from tacit.evaluation.readout import read_out
 from tacit.evaluation.subject import Subject, Tuning
 from tacit.evaluation.task import Task
+from tacit.nn.encoder import Encoder
+from tacit.nn.norms import settled
 from tacit.use import artefacts
 from tacit.use.run import OpenRun
 from tacit.views.image import CentreView, ImageView
 from tacit.views.probe import probe_view
+
+SETTLING = 1024
+"""Training samples from which the untrained encoder has its batch statistics: enough for moments of a few hundred channels."""
 
 
 def evaluate(
@@ -50,10 +55,10 @@ def evaluate(
     """
     one_of("baselines", baselines, ("both", "none"))
     collection = collection.with_channels(run.spec.channels)
-    subjects = {"run": subject(run, seed, features)}
-    if baselines == "both":
-        subjects |= {"untrained": subject(run, seed, features, untrained=True), "input": raw_input(run.spec, seed)}
     task = decoded_once(Task.of(name, collection, run.spec, side=run.side(collection), seed=seed))
+    subjects = {"run": subject(run, run.encoder, seed, features)}
+    if baselines == "both":
+        subjects |= {"untrained": subject(run, untrained(run, task), seed, features), "input": raw_input(run.spec, seed)}
     records = run_protocols(protocols or DEFAULT, subjects, task, seed)
     path = run.folder.evaluations / f"{name}.json"
     asked = {record.protocol for record in records}
@@ -71,9 +76,17 @@ def decoded_once(task: Task) -> Task:
     return replace(task, store=store)
 
 
-def subject(run: OpenRun, seed: int, features: str = "pooled", untrained: bool = False) -> Subject:
-    """A run's encoder, or what it was before training, as protocols see it."""
-    encoder = run.untrained if untrained else run.encoder
+def untrained(run: OpenRun, task: Task) -> Encoder:
+    """A run's encoder before training, its batch statistics settled on the training samples: an honest baseline has no less.
+
+    They would have settled so if training had moved no weight.
+    """
+    train = task.split.train
+    return settled(run.untrained, map(run.seen, task.batches(train[:: -(-len(train) // SETTLING) or 1])))
+
+
+def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled") -> Subject:
+    """An encoder that sees what the run's own sees, for the protocols."""
     probe = probe_view(run.spec, run.size)
 
     @torch.no_grad()
@@ -85,7 +98,7 @@ def subject(run: OpenRun, seed: int, features: str = "pooled", untrained: bool =
     mirrored = float(run.folder.read_config()["method"].get("flip", 0.0))
     view = ImageView(run.size, area=(0.2, 1.0), flip=mirrored)
     tuning = Tuning(lambda: copy.deepcopy(encoder), view, CentreView(run.size))
-    return Subject(run.encode(features, untrained), second, tuning, features=features)
+    return Subject(run.encode(features, encoder), second, tuning, features=features)
 
 
 def table(records: Sequence[Record]) -> Table:

@@ -99,15 +99,20 @@ class OpenRun:
         except (SafetensorError, OSError) as problem:
             raise TacitError(f"cannot read {self.folder.weights} ({said(problem)}); restore it from a copy") from problem
 
-    def encode(self, features: str = "pooled", untrained: bool = False) -> Encode:
+    def encode(self, features: str = "pooled", of: Encoder | None = None) -> Encode:
         """What evaluation and embedding see: a batch in, features `[B, D]` out.
 
         Args:
             features: which of the encoder's outputs; see `evaluation.readout`.
-            untrained: of the encoder as it was before training.
+            of: another encoder than the run's, for the same samples.
         """
         # Not a function within this one: it has to find its way to other processes.
-        return partial(_encoded, self, one_of("features", features, FEATURES), untrained)
+        return partial(_encoded, self, one_of("features", features, FEATURES), of)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """A batch as the encoder sees it, on the run's device."""
+        batch = batch.to(self.device)
+        return CentreView(self.size)(batch, Draws(0, 0, batch.ids), self.spec)
 
     def side(self, collection: Collection) -> int | None:
         """What the shorter sides of these samples are brought to when they are decoded; None where they stay as they are."""
@@ -137,6 +142,5 @@ class OpenRun:
 
 
 @torch.no_grad()
-def _encoded(run: OpenRun, features: str, untrained: bool, batch: Batch) -> Tensor:
-    encoder, batch = run.untrained if untrained else run.encoder, batch.to(run.device)
-    return read_out(encoder, CentreView(run.size)(batch, Draws(0, 0, batch.ids), run.spec), features).float()
+def _encoded(run: OpenRun, features: str, of: Encoder | None, batch: Batch) -> Tensor:
+    return read_out(of or run.encoder, run.seen(batch), features).float()
