@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import signal
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,11 +50,11 @@ def show(seconds: dict[str, list[float]]) -> None:
         print(f"{name:<28} {row['median']:8.3f} s  ({row['least']:.3f} to {row['greatest']:.3f})")
 
 
-def asked(**values: int) -> argparse.Namespace:
-    """What the command line says of these numbers (`--pairs 3`), each with its default."""
+def asked(**values: int | str) -> argparse.Namespace:
+    """What the command line says of these values (`--pairs 3`), each with its default."""
     words = argparse.ArgumentParser()
     for name, value in values.items():
-        words.add_argument(f"--{name}", type=int, default=value)
+        words.add_argument(f"--{name}", type=type(value), default=value)
     return words.parse_args()
 
 
@@ -64,3 +68,47 @@ def row(what: str, beside: str, values: list[float], most: float, unit: str = "t
     found = {"what": what, "beside": beside, "unit": unit, "most": most, "pairs": len(values), **summary({"": values})[""]}
     print(f"{what}: {found['median']:.3g} {unit} (at most {most:.3g}) beside {beside}")
     return found
+
+
+class Peer:
+    """Another library's side, in an interpreter of its own: a script of `benchmarks/peers/` that waits for its turns.
+
+    Between turns all its processes are stopped, so that neither a thread that spins nor a worker that prepares the next batch
+    takes time from the other side, or makes ahead what would have to be waited for.
+
+    Attributes:
+        versions: of the libraries that it measures.
+    """
+
+    def __init__(self, *command: str) -> None:
+        self.command = command
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+
+    def __enter__(self) -> Peer:
+        self.versions = self._said()
+        self._signal(signal.SIGSTOP)
+        return self
+
+    def __call__(self) -> float:
+        """One turn; the seconds per step that the other side counted, which `alternate` takes from its own clock."""
+        self._signal(signal.SIGCONT)
+        assert self.process.stdin is not None
+        self.process.stdin.write("turn\n")
+        self.process.stdin.flush()
+        said = self._said()
+        self._signal(signal.SIGSTOP)
+        return said["seconds_per_step"]
+
+    def __exit__(self, *problem: object) -> None:
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+    def _said(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        raise SystemExit(f"{self.command[0]} did not run {self.command[1]}; see above for why, and --python for another one")

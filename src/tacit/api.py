@@ -18,6 +18,7 @@ from tacit.core.errors import TacitError
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.open import open_data
+from tacit.data.skipped import MAX_BAD
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
 from tacit.train.auto import Budget
@@ -80,6 +81,7 @@ class Run:
         absolute: bool = False,
         features: str = "pooled",
         cluster: str | None = None,
+        max_bad: float = MAX_BAD,
     ) -> Path:
         """Write the features of every sample to `.parquet`, `.npy` or `.h5`; goes on where a killed call stopped.
 
@@ -89,6 +91,7 @@ class Run:
             absolute: write whole paths.
             features: `pooled`, `class`, `mean`, `class+mean` or `class4`. See `docs/embedding.md`.
             cluster: compute on a Ray cluster: `local`, `auto`, `HOST:PORT`.
+            max_bad: a larger share of unreadable samples is an error.
         """
         from tacit.use.cluster import Cluster
         from tacit.use.embed import embed
@@ -107,6 +110,7 @@ class Run:
             absolute=absolute,
             cluster=None if cluster is None else Cluster(cluster, gpus=run.asked != "cpu"),
             fingerprint=run.fingerprint if features == "pooled" else f"{run.fingerprint}/{features}",
+            max_bad=max_bad,
         ).path
 
     def evaluate(
@@ -117,12 +121,13 @@ class Run:
         seed: int = 0,
         columns: dict[str, str] | None = None,
         features: str = "pooled",
+        max_bad: float = MAX_BAD,
     ) -> list[Record]:
         """Protocols on labelled data, beside the untrained encoder and raw input. See `docs/evaluation.md`."""
         from tacit.use.evaluate import evaluate
 
         collection = open_data(data, columns=columns)
-        return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed, features)
+        return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed, features, max_bad)
 
     def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
         """The `k` samples nearest to a file, to `row:N`, or to an array `[H, W, C]`.

@@ -21,6 +21,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+MAX_BAD = 0.05
+"""That of `data.skipped`, which takes too long to import for a line of help."""
+
 Run = Annotated[Path, typer.Argument(help="Folder of a run", metavar="RUN")]
 Data = Annotated[str, typer.Argument(help="Folder, file list, manifest, .npz, shards, saved data set, URL or sample:NAME")]
 Split = Annotated[str | None, typer.Option(help="Use only this split of the data")]
@@ -31,6 +34,7 @@ Features = Annotated[str, typer.Option(help="What of the encoder is used: pooled
 Devices = Annotated[int, typer.Option(help="Processes on this machine, one per device")]
 Nodes = Annotated[int, typer.Option(help="Machines; give the same command on each, with MASTER_ADDR set")]
 Strategy = Annotated[str | None, typer.Option(help="How weights lie on many devices: ddp (a copy on each) or fsdp (a part)")]
+MaxBad = Annotated[float, typer.Option(help="Share of unreadable samples that is an error", min=0, max=1)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 
 
@@ -138,6 +142,7 @@ def evaluate(
     baselines: Annotated[str, typer.Option(help="`both` (untrained encoder and raw input) or `none`")] = "both",
     seed: Annotated[int, typer.Option(help="Seed of splits and draws")] = 0,
     features: Features = "pooled",
+    max_bad: MaxBad = MAX_BAD,
     column: Columns = None,
     device: Device = "auto",
 ) -> None:
@@ -145,7 +150,7 @@ def evaluate(
     from tacit import api
 
     records = api.load(run, device=device).evaluate(
-        data, protocols=protocol, baselines=baselines, seed=seed, columns=_pairs(column), features=features
+        data, protocols=protocol, baselines=baselines, seed=seed, columns=_pairs(column), features=features, max_bad=max_bad
     )
     from tacit.use.evaluate import table
 
@@ -162,6 +167,7 @@ def embed(
     absolute: Annotated[bool, typer.Option("--absolute", help="Write whole paths")] = False,
     features: Features = "pooled",
     cluster: Annotated[str | None, typer.Option(help="Compute with Ray: local, auto (the cluster here) or HOST:PORT")] = None,
+    max_bad: MaxBad = MAX_BAD,
     kind: Kind = None,
     split: Split = None,
     column: Columns = None,
@@ -184,6 +190,7 @@ def embed(
         absolute=absolute,
         features=features,
         cluster=cluster,
+        max_bad=max_bad,
     )
     _print(f"features in {path}")
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tacit.core import files
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.open import open_data
@@ -254,3 +255,13 @@ def test_reading_a_broken_file_is_one_line(tmp_path, name):
     (tmp_path / name).write_bytes(b"nothing of the sort")
     with pytest.raises(TacitError, match="cannot read"):
         read(tmp_path / name)
+
+
+def test_two_calls_do_not_write_one_file_at_the_same_time(folder, tmp_path):
+    with (
+        files.locked(tmp_path / "f.npy.parts" / "lock", lambda holder: None),
+        pytest.raises(TacitError, match=r"process \d+ on .* is writing .*f\.npy; wait for it"),
+    ):
+        embed(encode, open_data(folder), tmp_path / "f.npy")
+    assert embed(encode, open_data(folder), tmp_path / "f.npy").rows == 22
+    assert not list(tmp_path.glob("*.parts"))

@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 import tacit
+from tacit import cli
 from tacit.core.errors import TacitError
 from tacit.data.kinds import image
 from tacit.data.open import open_data
+from tacit.data.skipped import MAX_BAD
 from tacit.evaluation.features import extract
 from tacit.evaluation.finetune import finetune
 from tacit.evaluation.task import Task
@@ -117,6 +119,25 @@ def test_a_few_labels_in_a_large_collection_do_not_decode_it_all(
     (tmp_path / "few.csv").write_text("\n".join(["path,label", *rows]))
     evaluate(run, open_data(tmp_path / "few.csv"), "few", ["knn"])
     assert len(decoded) == 20
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_decoded(
+    run: OpenRun, photographs: Path, decoded: Counter[str]
+):
+    run.folder.evaluations.write_text("a file where a folder should be")
+    with pytest.raises(TacitError, match="cannot write"):
+        evaluate(run, open_data(photographs), "photographs", ["knn"])
+    assert not decoded
+
+
+def test_more_bad_samples_are_allowed_where_somebody_says_so(run: OpenRun, photographs: Path, tmp_path: Path):
+    shutil.copytree(photographs, tmp_path / "some")
+    for path in sorted((tmp_path / "some").rglob("*.png"))[:10]:
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(TacitError, match=r"10 of 60 samples cannot be used.*--max-bad"):
+        evaluate(run, open_data(tmp_path / "some"), "some", ["knn"])
+    assert evaluate(run, open_data(tmp_path / "some"), "some", ["knn"], max_bad=0.2)
+    assert cli.MAX_BAD == MAX_BAD
 
 
 def test_samples_are_decoded_at_what_the_encoder_can_use(run: OpenRun, photographs: Path, decoded: Counter[str]):

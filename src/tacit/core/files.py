@@ -84,6 +84,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
+def try_writing(path: str | os.PathLike[str]) -> None:
+    """Raises `Unwritable` now where `path` could not be written later; leaves nothing but its folder."""
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file, temporary = _beside(path)
+        file.close()
+        os.unlink(temporary)
+
+
 def _beside(path: Path) -> tuple[BinaryIO, Path]:
     """An empty file in the same folder, held by this process alone.
 

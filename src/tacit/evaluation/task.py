@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
+from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.data.store import Store
 from tacit.evaluation.features import Split, split_labelled
@@ -28,6 +29,7 @@ class Task:
         split: train, test and classes.
         store: the samples decoded once, where that was done.
         side: what samples are decoded at where there is no store.
+        max_bad: a larger share of unreadable samples is an error.
     """
 
     name: str
@@ -36,10 +38,18 @@ class Task:
     split: Split
     store: Store | None = None
     side: int | None = None
+    max_bad: float = MAX_BAD
 
     @classmethod
     def of(
-        cls, name: str, collection: Collection, spec: Spec, store: Store | None = None, side: int | None = None, seed: int = 0
+        cls,
+        name: str,
+        collection: Collection,
+        spec: Spec,
+        store: Store | None = None,
+        side: int | None = None,
+        seed: int = 0,
+        max_bad: float = MAX_BAD,
     ) -> Task:
         """A task by the collection's own labels, splits and groups. See `split_labelled`."""
 
@@ -49,7 +59,7 @@ class Task:
 
         labels = collection.labels
         split = split_labelled(None if labels is None else labels.tolist(), column("split"), column("group"), seed)
-        return cls(name, collection, spec, split, store, side)
+        return cls(name, collection, spec, split, store, side, max_bad)
 
     def batches(self, ids: Tensor) -> Iterable[Batch]:
         """These samples once, in this order, without those that cannot be read."""
@@ -61,4 +71,6 @@ class Task:
 
     def _loader(self, ids: Tensor, batch_size: int, seed: int, shuffle: bool) -> Loader:
         rows: np.ndarray = ids.numpy()
-        return Loader(self.collection, self.store, rows, batch_size, seed, shuffle=shuffle, side=self.side)
+        return Loader(
+            self.collection, self.store, rows, batch_size, seed, shuffle=shuffle, side=self.side, max_bad=self.max_bad
+        )

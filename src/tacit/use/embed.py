@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tacit.core.errors import TacitError
-from tacit.core.files import replacing
+from tacit.core.files import locked, replacing
 from tacit.data.collection import Collection
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.store import Store
@@ -103,14 +104,25 @@ def embed(
 
     work = Work(encode, collection, first, last, batch_size, GROUP_BATCHES, None if cluster else store, side)
     plan = {"data": collection.fingerprint, "encoder": fingerprint, "side": side}
-    groups = Groups(path.with_name(path.name + ".parts"), plan, work)
-    resumed = groups.done
-    _fill(groups, cluster, max_bad, progress)
+    parts_folder = path.with_name(path.name + ".parts")
+    with locked(parts_folder / "lock", partial(_refuse, path)):
+        groups = Groups(parts_folder, plan, work)
+        resumed = groups.done
+        _fill(groups, cluster, max_bad, progress)
+        if groups.empty:
+            raise TacitError(f"none of the {last - first} samples can be read; `tacit doctor` says why")
+        found = _write(groups, path, map, absolute, fingerprint)
+        groups.remove()
+    return Embedded(path, found.count, found.width, resumed, dict(sorted(groups.skipped.items())))
 
-    skipped = dict(sorted(groups.skipped.items()))
-    ids = groups.ids()
-    if not len(ids):
-        raise TacitError(f"none of the {last - first} samples can be read; `tacit doctor` says why")
+
+def _refuse(path: Path, holder: str) -> None:
+    raise TacitError(f"{holder} is writing {path}; wait for it, or choose another --out")
+
+
+def _write(groups: Groups, path: Path, map: bool, absolute: bool, fingerprint: str) -> Rows:
+    """The finished groups as one file, with the lists that belong to it."""
+    collection, ids = groups.work.collection, groups.ids()
     found = Rows(columns_of(collection, ids, absolute), groups.vectors, len(ids), groups.width())
     if map:
         arranged = layout(np.concatenate(list(groups.vectors())))
@@ -122,12 +134,11 @@ def embed(
         write_lines(
             path.with_name(path.name + ".ids.tsv"), [names, *zip(*(_texts(found.columns[name]) for name in names), strict=True)]
         )
-    if skipped:
+    if groups.skipped:
         known = collection.paths if absolute else collection.index.names
-        listed = [(known[row], why) for row, why in skipped.items()]
+        listed = [(known[row], why) for row, why in sorted(groups.skipped.items())]
         write_lines(path.with_name(path.name + ".skipped.tsv"), [("path", "reason"), *listed])
-    groups.remove()
-    return Embedded(path, found.count, found.width, resumed, skipped)
+    return found
 
 
 def _fill(groups: Groups, cluster: Cluster | None, max_bad: float, progress: Progress | None) -> None:

@@ -112,7 +112,8 @@ class Groups:
         self.count = -(-(work.last - work.first) // work.size)
         plan = plan | {"rows": [work.first, work.last], "batch": work.batch_size, "group": work.size}
         if folder.exists() and _plan(folder) != plan:
-            shutil.rmtree(folder)
+            for old in folder.glob("*.npz"):
+                old.unlink()
         write_json(folder / "plan.json", plan)
         self.missing: list[int] = []
         self.skipped: dict[int, str] = {}
@@ -132,6 +133,11 @@ class Groups:
         write_bytes(self._path(number), content)
         self.missing.remove(number)
         self.skipped |= _skipped(io.BytesIO(content)) or {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the rows can be read."""
+        return len(self.skipped) == self.work.last - self.work.first
 
     def ids(self) -> np.ndarray:
         return np.concatenate([np.zeros(0, np.int64), *(part["ids"] for part in self._parts())])

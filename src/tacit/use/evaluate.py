@@ -17,6 +17,7 @@ from tacit.core.errors import one_of
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
+from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch
 from tacit.evaluation.input import raw_input
 from tacit.evaluation.protocol import DEFAULT, Record, run_protocols
@@ -42,6 +43,7 @@ def evaluate(
     baselines: str = "both",
     seed: int = 0,
     features: str = "pooled",
+    max_bad: float = MAX_BAD,
 ) -> list[Record]:
     """Run protocols, and keep their records in the run's folder under `evaluations/NAME.json`.
 
@@ -52,15 +54,17 @@ def evaluate(
         baselines: `both` or `none`.
         seed: of splits and draws.
         features: which of the encoder's outputs; see `evaluation.readout`.
+        max_bad: a larger share of unreadable samples is an error.
     """
     one_of("baselines", baselines, ("both", "none"))
     collection = collection.with_channels(run.spec.channels)
-    task = decoded_once(Task.of(name, collection, run.spec, side=run.side(collection), seed=seed))
+    path = run.folder.evaluations / f"{name}.json"
+    files.try_writing(path)  # before it has taken long
+    task = decoded_once(Task.of(name, collection, run.spec, side=run.side(collection), seed=seed, max_bad=max_bad))
     subjects = {"run": subject(run, run.encoder, seed, features)}
     if baselines == "both":
         subjects |= {"untrained": subject(run, untrained(run, task), seed, features), "input": raw_input(run.spec, seed)}
     records = run_protocols(protocols or DEFAULT, subjects, task, seed)
-    path = run.folder.evaluations / f"{name}.json"
     asked = {record.protocol for record in records}
     earlier = [record for record in artefacts.records(path) if record["protocol"] not in asked]
     files.write_json(path, [*earlier, *(record.to_dict() for record in records)])
@@ -72,7 +76,7 @@ def decoded_once(task: Task) -> Task:
     if 2 * len(task.split.ids) < len(task.collection):
         return task
     folder = cache_folder() / "stores"
-    store, _ = stores.prepare(task.collection, task.side, folder, stores.default_budget(folder))
+    store, _ = stores.prepare(task.collection, task.side, folder, stores.default_budget(folder), task.max_bad)
     return replace(task, store=store)
 
 
