@@ -34,7 +34,7 @@ from tacit.methods.registry import method as method_class
 from tacit.train import checkpoint
 from tacit.train.config import Training, validated
 from tacit.train.machine import describe
-from tacit.train.pretrain import build_method
+from tacit.train.session import build_method
 from tacit.views.image import CentreView
 
 FILE = RESULTS / "claims.json"

@@ -14,7 +14,7 @@ from typing import Any
 from tacit.core import files
 from tacit.data import store
 from tacit.evaluation import protocol
-from tacit.train import events, folder, pretrain
+from tacit.train import events, folder, session
 from tacit.train.loop import Loop
 from tacit.train.step import Step
 from tacit.train.watch import Watch
@@ -38,11 +38,11 @@ CALLS = {
     "replacing": (os, "replace"),
     "step": (Step, "__call__"),
     "half a step": (Step, "forward"),
-    "epoch": (pretrain.Loader, "_ordered"),
+    "epoch": (session.Loader, "_ordered"),
     "check": (Watch, "look"),
     "saving": (Loop, "_save"),
     "decoding for the store": (store, "_decoded"),
-    "drawing": (pretrain, "_draw"),
+    "drawing": (session, "_draw"),
     "evaluating": (protocol, "_case"),
     "arranging": (embed, "columns_of"),
 }
@@ -96,7 +96,7 @@ class Watchman:
 
     def stand(self) -> None:
         """Take post at every file and call."""
-        for module in (folder, store, events, pretrain):
+        for module in (folder, store, events, session):
             vars(module)["open"] = self._open
         beside = files._beside
 

@@ -83,7 +83,8 @@ class Peer:
     def __init__(self, *command: str) -> None:
         self.command = command
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+        # A group of its own in the same session: if this process is killed, the system ends what is stopped in that group.
+        self.process = subprocess.Popen(command, **pipes, text=True, preexec_fn=os.setpgrp)
 
     def __enter__(self) -> Peer:
         self.versions = self._said()

@@ -28,8 +28,8 @@ from tacit.methods.registry import METHODS, method
 from tacit.nn.vit import VisionTransformer
 from tacit.train import ranks
 from tacit.train.auto import Budget, Situation
-from tacit.train.pretrain import build_method
 from tacit.train.recipe import resolve
+from tacit.train.session import build_method
 from tacit.train.step import Step
 
 PHOTOGRAPHS = Spec("image", 3, (256, 256))

@@ -34,7 +34,7 @@ from tacit.data.spec import Spec
 from tacit.methods.registry import method
 from tacit.train import checkpoint, ranks
 from tacit.train.config import Training
-from tacit.train.pretrain import build_method, divide
+from tacit.train.session import build_method, divide
 from tacit.train.step import Step
 
 BATCH, SIDE, FAR = 64, 16, 10_000_000

@@ -77,7 +77,7 @@ def speed() -> str:
     """What each paired benchmark found, row by row, and on what machine."""
     lines = ["| what | beside | measured | at most | met |", "|---|---|---|---|---|"]
     machines = set()
-    for name in ("startup", "embed", "index", "store", "knn", "probe", "memory"):
+    for name in ("startup", "views", "steps", "peers", "embed", "index", "store", "knn", "probe", "memory"):
         if not (path := ROOT / f"benchmarks/results/{name}.json").is_file():
             lines.append(f"| `benchmarks/{name}.py` | | not measured yet | | |")
             continue

@@ -22,7 +22,8 @@ from tacit.data.skipped import MAX_BAD
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
 from tacit.train.auto import Budget
-from tacit.train.pretrain import Listener, Request
+from tacit.train.pretrain import Request
+from tacit.train.session import Listener
 from tacit.use import artefacts
 from tacit.use.run import OpenRun
 

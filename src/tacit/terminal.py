@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from tacit.train.pretrain import Listener
+from tacit.train.session import Listener
 
 
 class Terminal(Listener):

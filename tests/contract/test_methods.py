@@ -30,7 +30,7 @@ from tacit.methods.method import Facts, Method, Progress, Terms
 from tacit.methods.registry import METHODS, method
 from tacit.train.config import Training
 from tacit.train.folder import read_table
-from tacit.train.pretrain import build_method
+from tacit.train.session import build_method
 from tacit.train.step import Step
 from tacit.views.image import CentreView
 

@@ -20,7 +20,7 @@ import tacit as library
 from tacit.core import files
 from tacit.core.errors import TacitError
 from tacit.data import store
-from tacit.train import events, folder, pretrain
+from tacit.train import events, folder, session
 
 
 class Disk:
@@ -72,7 +72,7 @@ class OnDisk:
 def fill(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     disk = Disk()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (folder, events, pretrain, store):
+        for module in (folder, events, session, store):
             patch.setattr(module, "open", disk.opened, raising=False)
         patch.setattr(files, "_beside", disk.beside)
         yield disk.fill

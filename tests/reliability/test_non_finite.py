@@ -20,7 +20,7 @@ from tacit.methods.mae import MAE
 from tacit.methods.method import Progress, Terms
 from tacit.train.config import Training
 from tacit.train.folder import RunFolder
-from tacit.train.pretrain import divide
+from tacit.train.session import divide
 from tacit.views.image import ImageView
 
 SAMPLE = "sample:fashion_mnist_sprite"

@@ -21,7 +21,7 @@ from tacit.data.spec import Batch
 from tacit.methods.method import Progress
 from tacit.methods.registry import METHODS, method
 from tacit.train.config import Training
-from tacit.train.pretrain import build_method
+from tacit.train.session import build_method
 from tacit.train.step import Step, passes
 
 SAMPLES, BATCH, STEPS = 77, 32, 3  # two steps an epoch, and thirteen samples that make no batch

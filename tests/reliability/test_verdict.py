@@ -17,7 +17,7 @@ from tacit.methods.registry import method
 from tacit.train import ranks
 from tacit.train.config import Training
 from tacit.train.loop import CHECKS
-from tacit.train.pretrain import build_method
+from tacit.train.session import build_method
 from tacit.train.step import Step
 from tacit.train.watch import Watch
 from tacit.views.probe import light_view, probe_view

@@ -14,7 +14,7 @@ from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Progress
 from tacit.methods.registry import method
 from tacit.train.config import Training
-from tacit.train.pretrain import build_method
+from tacit.train.session import build_method
 
 SPEC = Spec("image", 3, (16, 16))
 COUNT = 4

@@ -14,7 +14,7 @@ from tacit.data import index
 from tacit.data.index import Index
 from tacit.data.rows import Rows
 from tacit.train.config import Training
-from tacit.train.pretrain import divide
+from tacit.train.session import divide
 
 
 @pytest.mark.parametrize("without", [[], [0], [9], [3, 4, 7], [7, 3, 4, 3], [0, 1, 2], list(range(10))])

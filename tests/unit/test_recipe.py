@@ -15,8 +15,8 @@ from tacit.data.spec import Spec
 from tacit.methods.method import Progress
 from tacit.methods.registry import METHODS, method
 from tacit.train.auto import Budget, Situation
-from tacit.train.pretrain import build_method
 from tacit.train.recipe import Recipe, resolve
+from tacit.train.session import build_method
 
 PHOTOGRAPHS = Spec("image", 3, (256, 256))
 COLUMNS = [(name, column) for name in METHODS for column in ("", *method(name).paper_columns)]

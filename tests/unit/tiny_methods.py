@@ -12,7 +12,7 @@ from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Facts, Method, Progress, Terms
 from tacit.methods.registry import method
 from tacit.train.config import Training
-from tacit.train.pretrain import build_method
+from tacit.train.session import build_method
 from tacit.train.step import Step
 
 SIDE = 20

@@ -1,0 +1,212 @@
+"""One run, from its configuration to its end: everything is built from what `config.toml` says, and trained."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save
+
+from tacit.core import distributed, files
+from tacit.core.allocator import keep_freed_memory
+from tacit.core.draws import Order
+from tacit.core.errors import Stopped, TacitError
+from tacit.core.picture import png
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
+from tacit.data.collection import Collection
+from tacit.data.loader import Loader
+from tacit.data.rows import Rows
+from tacit.data.skipped import screen, write_skipped
+from tacit.data.spec import Batch, Spec
+from tacit.methods.method import Method, Options
+from tacit.methods.registry import method as method_class
+from tacit.nn import build
+from tacit.nn.init import seeded
+from tacit.nn.vit import VisionTransformer
+from tacit.train import loggers
+from tacit.train.advice import Setting, departures
+from tacit.train.config import Training, validated
+from tacit.train.folder import RunFolder
+from tacit.train.loop import Loop, StoppedByVerdict
+from tacit.train.probe import Probe
+from tacit.train.step import Step, passes, refuse_uneven
+from tacit.train.verdict import Verdict
+from tacit.train.watch import Watch, evaluating
+from tacit.views.normalise import statistics
+from tacit.views.probe import light_view, probe_view
+
+
+class Listener:
+    """Who hears how a run goes on; this one keeps it to itself."""
+
+    def say(self, line: str) -> None:
+        """A line for people; it also stands in `log.txt`."""
+
+    def tell(self, step: int, steps: int, loss: float, speed: dict[str, float], verdict: str) -> None:
+        """Progress: steps done, steps in all, last loss, a row of `speed.csv`, the verdict so far."""
+
+
+def train(folder: RunFolder, collection: Collection, config: dict[str, Any], fabric: Fabric, listener: Listener) -> RunFolder:
+    """Train from where the folder's last checkpoint stands, or from the start, to the end; on every rank at once.
+
+    Args:
+        collection: the samples that the run was begun on.
+        config: the content of its `config.toml`.
+
+    Raises:
+        Stopped: the verdict, or a loss that is not finite, ended the run.
+    """
+    keep_freed_memory()
+    spec = Spec.from_dict(config["spec"])
+    method_type = method_class(config["run"]["method"])
+    training: Training = validated(Training, config["train"], "config.toml [train]")
+    options: Options = validated(method_type.Options, config["method"], "config.toml [method]")
+    first = fabric.global_rank == 0
+
+    with folder.at_work(first), open(folder.log if first else os.devnull, "a") as log:
+
+        def say(line: str) -> None:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            log.flush()
+            if first:
+                listener.say(line)
+
+        def tell(done: int, loss: float, speed: dict[str, float], verdict: str) -> None:
+            listener.tell(done, training.steps, loss, speed, verdict)
+
+        say(collection.description)
+        _say_choices(config, say)
+        store = _store(collection, training, say)
+        held, kept = divide(len(collection), training)
+        side = training.store_side or None
+        loader = Loader(
+            collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
+            side=side, max_bad=training.max_bad,
+        )  # fmt: skip
+        shown = held if len(held) else kept[np.arange(min(64, len(kept)))]
+        beside = Loader(collection, store, shown, 512, training.seed, shuffle=False, side=side, max_bad=1.0)
+        looked_at = beside.batch(0)
+
+        method = build_method(method_type, options, training, spec)
+        if training.init and not folder.last.exists():
+            say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
+        if notice := passes(method, training):
+            say(notice)
+        step = Step(method, training, spec, fabric, collection.index.path)
+        seen = as_seen(method)
+        probes = {"crops": probe_view(seen, training.size), "light": light_view(seen, training.size)}
+        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probes, seen, training.seed)
+        probe = Probe(training.probe, seen, training.size, training.seed) if first and training.probe else None
+        sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
+        setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0))
+        loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
+        if folder.last.exists():
+            loop.restore()
+            say(f"going on after step {loop.state.step} of {training.steps}")
+        try:
+            verdict = loop.run()
+        except StoppedByVerdict as stop:
+            whole = step.whole()
+            if first:
+                _keep(folder, whole, training, stop.verdict)
+            raise
+        except Stopped as stop:
+            if first:
+                files.write_json(folder.verdict, loop.diverged(str(stop)).to_dict())
+            raise
+        finally:
+            if first:
+                write_skipped(folder.skipped, collection, loader.skipped | beside.skipped)
+        whole = step.whole()
+        if first:
+            _draw(folder, step, whole, looked_at.rows(0, 64))
+            _keep(folder, whole, training, verdict)
+        distributed.meet()
+        log.write(f"{verdict.verdict}: {'; '.join(verdict.reasons)}\n")
+    return folder
+
+
+def _say_choices(config: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Every value that `auto` chose, with its reason."""
+    for name, why in config["origin"].items():
+        owner, _, key = name.partition(".")
+        if why.startswith("auto"):
+            say(f"  {key} = {config[owner].get(key)}  ({why.removeprefix('auto: ')})")
+
+
+def divide(samples: int, training: Training) -> tuple[np.ndarray, Rows]:
+    """Rows that the verdict looks at, and rows to train on: the first few in an order of their own, and the others."""
+    count = min(training.held_back, samples - 2)
+    held = np.sort(Order(training.seed, 0, samples, "held back")(torch.arange(count)).numpy())
+    return held, Rows(samples, held)
+
+
+def _store(collection: Collection, training: Training, say: Callable[[str], None]) -> stores.Store | None:
+    side = training.store_side or None
+    store, why = None, "asked to decode as it goes"
+    if training.store != "never":
+        folder = cache_folder() / "stores"
+        budget = stores.default_budget(folder) if training.store == "auto" else None
+        store, why = stores.prepare(
+            collection, side, folder, budget, training.max_bad,
+            busy=lambda holder: say(f"{holder} decodes the same samples: waiting for it"),
+        )  # fmt: skip
+    say(why)
+    if store is None:
+        screen(collection, max_bad=training.max_bad)
+    return store
+
+
+def build_method(method: type[Method], options: Options, training: Training, spec: Spec) -> Method:
+    """A method with its first weights, which depend on the seed alone. Refuses what cannot work."""
+    extra = method.encoder_options(options, training.encoder)
+    encoder = build.encoder(training.encoder, spec.channels, training.size, seed=training.seed, **extra)
+    refuse_uneven(training)
+    if training.warmup > training.steps:
+        raise TacitError(f"warmup={training.warmup} is longer than the run of {training.steps} steps; lower it")
+    method.check(options, encoder, spec, training.size, training.batch // training.accumulate)
+    if training.recompute:
+        if not isinstance(encoder, VisionTransformer):
+            raise TacitError("--recompute is for transformers: batch-norm would count every batch twice; use a vit")
+        encoder.recompute = True
+    with seeded(training.seed, "method"):
+        made = method(options, encoder, spec, training.size)
+    if training.compile:
+        made.student.compile()
+    return made
+
+
+def as_seen(method: Method) -> Spec:
+    """What the encoder takes samples to look like: with the mean and deviation that its views were normalised by."""
+    mean, std = statistics(getattr(method.options, "normalise", "data"), method.spec)
+    return replace(method.spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdict) -> None:
+    """Verdict, then weights, then `encoder.json`: a folder with that last file is finished."""
+    files.write_json(folder.verdict, verdict.to_dict())
+    weights = {name: value.detach().cpu().contiguous() for name, value in method.encoder.state_dict().items()}
+    files.write_bytes(folder.weights, save(weights))
+    spec = as_seen(method).to_dict()
+    kept = {"encoder": method.encoder.config, "spec": spec, "size": training.size, "seed": training.seed}
+    files.write_json(folder.encoder, kept)
+
+
+def _draw(folder: RunFolder, step: Step, method: Method, batch: Batch) -> None:
+    """The method's own pictures, of held-back samples where there are any."""
+    with torch.no_grad(), evaluating(method):
+        views, draws = step.see(batch, 0)
+        pictures = method.pictures(views, draws)
+    captions = {}
+    for number, (caption, picture) in enumerate(pictures.items(), 1):
+        name = f"{number}.png"
+        files.write_bytes(folder.pictures / name, png(picture))
+        captions[name] = caption
+    files.write_json(folder.pictures / "captions.json", captions)
