@@ -82,9 +82,9 @@ class Peer:
 
     def __init__(self, *command: str) -> None:
         self.command = command
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         # A group of its own in the same session: if this process is killed, the system ends what is stopped in that group.
-        self.process = subprocess.Popen(command, **pipes, text=True, preexec_fn=os.setpgrp)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, preexec_fn=os.setpgrp)
 
     def __enter__(self) -> Peer:
         self.versions = self._said()

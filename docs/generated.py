@@ -48,10 +48,10 @@ def measured(host: str | None = None) -> str:
         cells = [f"{100 * run[f'knn {of}']:.1f} / {100 * run[f'linear {of}']:.1f}" for of in ("run", "untrained", "input")]
         rest = (run["verdict"], f"{run['samples_seen']:,}")
         lines.append(f"| {' | '.join((run['data'].removeprefix('sample:'), run['host'], *cells, *rest))} |")
-    machine, minutes = content["machine"], sorted({f"{run['minutes']:g}" for run in runs})
+    machine, minutes = content["machine"], " or ".join(sorted({f"{run['minutes']:g}" for run in runs}))
     lines += [
         "",
-        f"Per cent on test; one seed, {' or '.join(minutes)} minutes each, on {machine['cores']} cores of {machine['processor']}.",
+        f"Per cent on test; one seed, {minutes} minutes each, on {machine['cores']} cores of {machine['processor']}.",
     ]
     return "\n".join(lines)
 
