@@ -291,7 +291,9 @@ def test_auto_follows_samples_steps_and_sizes():
         0.04,
         3.0,
     )
-    assert short["train.lr"] == pytest.approx(1e-3 * math.sqrt(0.5))
+    assert short["train.lr"] == pytest.approx(2e-3 * math.sqrt(0.5))
+    assert [auto("dino", steps=s)["local_crops"] for s in (1000, 1500, 5000)] == [0, 2, 4]
+    assert (short["head_norm"], long["head_norm"]) == (True, False)
 
 
 @pytest.mark.parametrize(

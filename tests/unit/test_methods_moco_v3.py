@@ -197,7 +197,7 @@ def test_the_papers_options_and_training():
 def test_auto_follows_the_length_of_the_run():
     assert [auto("moco-v3", steps=s)["momentum"] for s in (100, 2000, 10**6)] == pytest.approx([0.9, 0.985, 0.996])
     usual, transformer = auto("moco-v3"), auto("moco-v3", encoder="vit-tiny/4")
-    assert (usual["head_width"], usual["head_out"], usual["jitter"]) == (512, 128, 1.0)
+    assert (usual["head_width"], usual["head_out"], usual["jitter"]) == (512, 128, 0.5)
     assert (usual["projector_layers"], usual["predictor_norm"]) == (2, False)
     assert (transformer["projector_layers"], transformer["predictor_norm"]) == (3, True)
     assert "temperature" not in usual

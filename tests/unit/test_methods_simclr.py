@@ -109,7 +109,9 @@ def test_auto_follows_the_data():
     grey = SPEC.__class__("image", 1, (128, 128))
     assert [auto("simclr", spec=grey, size=128)[name] for name in ("grey", "jitter")] == [0.0, 0.5]
     assert auto("simclr", mirrored=False)["flip"] == 0.0
-    assert usual["train.lr"] == pytest.approx(1e-3 * math.sqrt(0.5))
+    assert usual["train.lr"] == pytest.approx(2e-3 * math.sqrt(0.5))
+    assert auto("simclr", steps=1999)["train.lr"] == pytest.approx(4e-3 * math.sqrt(0.5))
+    assert auto("simclr", steps=500, encoder="vit-mini/4")["train.lr"] == pytest.approx(1e-3 * math.sqrt(0.5))
     assert (usual["train.optimiser"], usual["train.beta2"], usual["train.weight_decay"]) == ("adamw", 0.99, 0.02)
 
 

@@ -91,7 +91,19 @@ def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
         situation = Situation(method("simclr"), small, seen, None, Budget(steps=100), "cpu", measure=lambda o, t: 1.0)
         return resolve("auto", situation, {"precision": "float32", **given}).training.lr
 
-    assert rate() == pytest.approx(1e-3)
+    assert rate() == pytest.approx(4e-3)
     assert rate(optimiser="sgd") == pytest.approx(0.06)
     assert rate(optimiser="lars") == pytest.approx(0.3)
     assert rate(optimiser="sgd", lr=0.5) == 0.5
+
+
+def test_short_runs_of_convolutions_take_small_views():
+    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0)
+
+    def size(name: str, minutes: float | None, device: str = "cpu") -> int:
+        situation = Situation(method(name), PHOTOGRAPHS, seen, None, Budget(minutes), device, measure=lambda o, t: 1.0)
+        return resolve("auto", situation, {"precision": "float32"}).training.size
+
+    assert [size("simclr", minutes) for minutes in (1.5, 10, 60, None)] == [32, 64, 96, 64]
+    assert size("mae", 1.5) == 64
+    assert size("simclr", 1.5, "cuda") == 128

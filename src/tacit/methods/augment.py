@@ -17,7 +17,7 @@ class AugmentedOptions(Options):
 class BYOLOptions(AugmentedOptions):
     """Those of the view that BYOL introduced, and MoCo v3 and DINO took over."""
 
-    jitter: float = option(1.0, "strength of the colour jitter (0.4, 0.4, 0.2, 0.1)", auto="as published", ge=0, le=2)
+    jitter: float = option(1.0, "strength of the colour jitter (0.4, 0.4, 0.2, 0.1)", auto="0.5 up to 64 pixels", ge=0, le=2)
     solarise: float = option(0.2, "chance that the second (large) view is solarised", auto="0 below 48 pixels", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet"] = option("imagenet", "what is subtracted and divided by", auto="data")
 
@@ -59,11 +59,19 @@ def contrastive_views(facts: Facts) -> dict[str, Chosen]:
     }
 
 
+def rate(facts: Facts) -> Chosen:
+    """AdamW's rate: residual networks bear a higher one than transformers, and the shorter the run, the more it pays."""
+    base, why = 1e-3, ""
+    if facts.encoder.startswith("resnet"):
+        base, why = (4e-3, ": a short run of a residual network") if facts.steps < 2000 else (2e-3, ": a residual network")
+    return Chosen(base * math.sqrt(facts.batch / 256), f"{base:g} x sqrt(batch / 256){why}")
+
+
 def contrastive_training(facts: Facts) -> dict[str, Chosen]:
     """How methods that contrast the views of a batch are optimised on small data."""
     return {
         "train.optimiser": Chosen("adamw", "LARS pays from batches of 1,024 on"),
-        "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
+        "train.lr": rate(facts),
         "train.beta2": Chosen(0.99, "short runs"),
         "train.weight_decay": Chosen(0.02, "small data"),
     }

@@ -17,7 +17,7 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views
+from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views, rate
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import heaviest, shown, strip
 from tacit.nn.ema import follow, momentum, teacher_of
@@ -39,7 +39,7 @@ class DINOOptions(BYOLOptions):
     head_width: int = option(2048, "hidden width of the head", auto="512", ge=1)
     bottleneck: int = option(256, "dimensions in which crops are compared to prototypes", ge=1)
     fixed_gain: bool = option(True, "prototypes have unit length (norm_last_layer)")
-    head_norm: bool = option(False, "batch-norm inside the head")
+    head_norm: bool = option(False, "batch-norm inside the head", auto="true, false in runs of over 10,000 steps")
     student_temperature: float = option(0.1, "sharpness of the student", gt=0)
     teacher_temperature: float = option(0.04, "sharpness of the teacher", auto="0.07 in runs of over 10,000 steps", gt=0)
     teacher_temperature_start: float = option(0.04, "the same in the first epoch", gt=0)
@@ -56,7 +56,7 @@ class DINOOptions(BYOLOptions):
     drop_path: float = option(
         0.1, "chance that a branch of the student's last block is dropped", auto="0 up to depth 6", ge=0, lt=1
     )
-    local_crops: int = option(8, "small crops per image", auto="2, or 4 in long runs", ge=0, le=20)
+    local_crops: int = option(8, "small crops per image", auto="0 in short runs, else 2, or 4 in long ones", ge=0, le=20)
     local_size: int = option(96, "side of a small crop in pixels", auto="half the view", ge=4)
     global_area: float = option(0.4, "least share of the image in a large crop", gt=0, le=1)
     local_area: tuple[float, float] = option((0.05, 0.4), "share of the image in a small crop", auto="0.1 to 0.4")
@@ -120,24 +120,26 @@ class DINO(Method):
         long = facts.steps > 10_000
         half = max(4, patch, facts.size // 2 - facts.size // 2 % patch)
         small = facts.size < 48
-        views = {k: v for k, v in contrastive_views(facts).items() if k in ("grey", "flip", "normalise")}
+        views = {k: v for k, v in contrastive_views(facts).items() if k in ("jitter", "grey", "flip", "normalise")}
         return views | {
             "prototypes": Chosen(prototypes, f"{facts.samples} samples"),
             "head_width": Chosen(512, "small data"),
+            "head_norm": Chosen(False, "as published")
+            if long
+            else Chosen(True, "without it the teacher says nearly the same of all samples for hundreds of steps"),
             "centre_momentum": Chosen(0.9 if rows >= 128 else 1 - 0.1 * rows / 128, f"{rows} teacher rows a step"),
             "momentum": Chosen(kept, f"a memory of about 5 % of {facts.steps} steps{few}"),
             "freeze_last": Chosen(round(min(1.0, 0.03 * epochs), 4), "3 % of the run, one epoch at most"),
             "teacher_temperature": Chosen(0.07 if long else 0.04, f"{facts.steps} steps"),
             "temperature_epochs": Chosen(max(1, round(0.3 * epochs)) if long else 0, f"{facts.steps} steps"),
             "drop_path": Chosen(0.1, "as published") if deep else Chosen(0.0, "a shallow encoder"),
-            "local_crops": Chosen(4 if facts.steps >= 5000 else 2, f"{facts.steps} steps"),
+            "local_crops": Chosen(4 if facts.steps >= 5000 else 2 if facts.steps >= 1500 else 0, f"{facts.steps} steps"),
             "local_size": Chosen(half, "half the view, in whole patches"),
             "local_area": Chosen((0.1, 0.4), f"views of {facts.size} pixels"),
-            "jitter": Chosen(1.0, "as published"),
             "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
             "solarise": Chosen(0.0 if small else 0.2, "views of less than 48 pixels" if small else "as published"),
             "train.optimiser": Chosen("adamw", "as published"),
-            "train.lr": Chosen(1e-3 * math.sqrt(facts.batch / 256), "1e-3 x sqrt(batch / 256)"),
+            "train.lr": rate(facts),
             "train.lr_end": Chosen(1e-6, "as published"),
             "train.warmup": Chosen(max(1, facts.steps // 10), "a tenth of the steps"),
             "train.weight_decay": Chosen(0.04, "constant in short runs"),

@@ -102,7 +102,6 @@ class MoCoV3(Method):
                 "head_out": Chosen(128, "small data"),
                 "projector_layers": Chosen(2 if resnet else 3, "as published for this kind of encoder"),
                 "predictor_norm": Chosen(not resnet, "as published for this kind of encoder"),
-                "jitter": Chosen(1.0, "as published"),
                 "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
                 "solarise": Chosen(0.0 if small else 0.2, "views of less than 48 pixels" if small else "as published"),
             }

@@ -175,10 +175,12 @@ def _said(now: Situation, name: str) -> Chosen | None:
 
 def _size(now: Situation) -> Chosen:
     side = min(now.spec.size)
-    if now.device == "cpu":
-        most = 64 if now.minutes <= 30 else 96
-    else:
+    if now.device != "cpu":
         most = 128 if now.minutes <= 30 else 224
+    elif now.minutes <= 4 and not now.method.tokens:  # patches grow with the view, so that tokens are no fewer in a small one
+        most = 32
+    else:
+        most = 64 if now.minutes <= 30 else 96
     if side > most:
         return Chosen(most, f"{side} pixels would be too slow for {now.minutes:g} minutes on this {now.device}")
     fitting = [size for size in range(side, 3, -1) if _patch(now, size) * 6 <= size and (size % 4 == 0 or side < 16)]
