@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from scipy import stats
 
+from tacit.core import draws as draws_room
 from tacit.core.draws import Draws, Order, key_of, philox
 
 IDS = torch.arange(20_000)
@@ -39,13 +41,95 @@ def is_uniform(values: torch.Tensor, bins: int) -> bool:
     ],
 )
 def test_philox_gives_the_known_answers_of_random123(counter, key, expected):
-    assert philox(torch.tensor(counter), key).tolist() == list(expected)
+    assert philox(torch.tensor(counter), torch.tensor(key)).tolist() == list(expected)
 
 
 def test_philox_treats_every_counter_of_an_array_as_it_would_alone():
-    counters = torch.randint(0, 2**32, (3, 5, 4), generator=torch.Generator().manual_seed(0))
-    together = philox(counters, (1, 2))
-    assert all(torch.equal(philox(counters[i, j], (1, 2)), together[i, j]) for i in range(3) for j in range(5))
+    counters = torch.randint(0, 2**32, (4, 3, 5), generator=torch.Generator().manual_seed(0))
+    keys = torch.randint(0, 2**32, (2, 1, 5), generator=torch.Generator().manual_seed(1))
+    together = philox(counters, keys)
+    for i, j in itertools.product(range(3), range(5)):
+        assert torch.equal(philox(counters[:, i, j], keys[:, 0, j]), together[:, i, j])
+
+
+def slow_words(seed: int, epoch: int, sample: int, name: str, count: int) -> list[int]:
+    """The promise of a stream, with whole numbers of Python: one name, one sample, four words at a time."""
+    words = []
+    for block in range(-(-count // 4)):
+        c, k = [block, sample % 2**32, (sample >> 32) % 2**32, epoch], list(key_of(seed, name))
+        for _ in range(10):
+            p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+            c = [p1 >> 32 ^ c[1] ^ k[0], p1 % 2**32, p0 >> 32 ^ c[3] ^ k[1], p0 % 2**32]
+            k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+        words += c
+    return words[:count]
+
+
+FEW = torch.tensor([0, 5, 5 + 2**32, 2**32 - 1, 2**62 + 3, 7])
+NAMES = {"a": 1, "crop.area": 10, "four": 4, "inner/a": 5, "none": 0, "many": 77}
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 2**32 - 1])
+@pytest.mark.parametrize("seed", [0, -1, 2**40])
+def test_words_are_those_of_philox_by_hand_one_by_one_and_made_ahead(seed, epoch):
+    alone = Draws(seed, epoch, FEW).within("view").within("x")
+    ahead = alone.ahead(NAMES)
+    for name, count in NAMES.items():
+        expected = [slow_words(seed, epoch, sample, f"view/x/{name}", count) for sample in FEW.tolist()]
+        assert alone.words(name, count).tolist() == ahead.words(name, count).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda d: d.words("many", 3),
+        lambda d: d.words("a", 9),
+        lambda d: d.words("never made", 5),
+        lambda d: d.words("none", 2),
+        lambda d: d.within("inner").words("a", 5),
+        lambda d: d.within("other").words("a", 1),
+        lambda d: d.within("inner").ahead({"b": 2}).words("b", 2),
+        lambda d: d.within("inner").ahead({"b": 2}).words("a", 5),
+        lambda d: d.ahead({"a": 6}).words("a", 6),
+        lambda d: d.uniform("many", 3, 4, low=-1.0, high=3.0),
+        lambda d: d.chance("a", 0.4),
+        lambda d: d.integers("crop.area", 0, 5, 10),
+        lambda d: d.normal("crop.area", 5),
+        lambda d: d.permutation("four", 4),
+    ],
+    ids=[
+        "fewer",
+        "more",
+        "another",
+        "all",
+        "inner",
+        "elsewhere",
+        "nested",
+        "kept",
+        "again",
+        "u",
+        "chance",
+        "int",
+        "n",
+        "order",
+    ],
+)
+def test_making_numbers_ahead_changes_none(draw):
+    alone = Draws(7, 1, FEW).within("view")
+    assert torch.equal(draw(alone.ahead(NAMES)), draw(alone))
+
+
+def test_numbers_made_ahead_are_made_in_one_go_and_not_again(monkeypatch):
+    calls = []
+    monkeypatch.setattr(draws_room, "philox", lambda counter, key: calls.append(counter.shape) or philox(counter, key))
+    ahead = Draws(7, 1, FEW).within("view").ahead(NAMES)
+    ahead.words("many", 77)
+    ahead.within("inner").uniform("a", 5)
+    assert calls == [(4, 6, 1 + 3 + 1 + 2 + 0 + 20)]
+    more = ahead.ahead({"b": 2})
+    more.words("b", 2)
+    more.words("a", 1)
+    assert calls[1:] == [(4, 6, 1)]
 
 
 def test_words_are_uniform_in_every_byte():

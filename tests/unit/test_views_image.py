@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from tacit.core import draws as draws_room
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Batch, Spec
@@ -210,15 +211,6 @@ def test_blur_is_kornias_with_a_black_border_and_simclrs_kernel():
     torch.testing.assert_close(made, theirs, rtol=0, atol=1e-5)
 
 
-def test_normalising_at_once_or_last_is_the_same():
-    """With blur the mean is taken away after it, without in the product of the colours."""
-    batch = photographs()
-    for normalise in ("data", "imagenet"):
-        fused = ImageView(32, (0.2, 1.0), jitter=Jitter(0.8, 0.8, 0.8, 0.2), normalise=normalise)
-        apart = ImageView(**{**vars(fused), "blur": Blur(1.0, 1.0, 0.0)})
-        torch.testing.assert_close(fused(batch, draws(batch), spec()), apart(batch, draws(batch), spec()), rtol=0, atol=1e-5)
-
-
 def test_data_is_normalised_by_its_own_numbers_and_imagenet_by_the_cards():
     batch = photographs()
     plain = ImageView(32, (0.2, 1.0), normalise="none")(batch, draws(batch), spec())
@@ -351,6 +343,32 @@ def test_every_number_is_drawn_under_a_name_of_its_own(monkeypatch):
     batch = photographs()
     ImageView(**{**vars(EVERYTHING), "rotate": 10.0})(batch, draws(batch), spec())
     assert len(set(names)) == len(names) > 15
+
+
+PARTS = [
+    ImageView(16, (0.2, 1.0), flip=0.0),
+    ImageView(16, (0.2, 1.0), jitter=Jitter(0.8, 0.8, 0.8, 0.2, brighten="add"), solarise=0.5),
+    ImageView(16, (0.2, 1.0), flip_vertical=0.5, rotate=10.0, erase=0.5),
+    ImageView(**{**vars(EVERYTHING), "rotate": 10.0}),
+]
+
+
+@pytest.mark.parametrize("view", PARTS, ids=["crop", "light", "moved", "everything"])
+def test_a_view_makes_just_the_numbers_that_it_asks_for_and_all_at_once(monkeypatch, view):
+    make, asked = Recorder(monkeypatch, draws_room, "philox"), {}
+    words = Draws.words
+    monkeypatch.setattr(Draws, "words", lambda d, name, count: asked.update({d.scope + name: count}) or words(d, name, count))
+    batch = photographs()
+    view(batch, draws(batch).within("first"), spec())
+    assert [args[0].shape for args, _ in make.calls] == [(4, len(batch), sum(-(-count // 4) for count in asked.values()))]
+
+
+@pytest.mark.parametrize("view", PARTS, ids=["crop", "light", "moved", "everything"])
+def test_numbers_made_at_once_are_those_of_each_name_alone(monkeypatch, view):
+    batch = photographs()
+    together = view(batch, draws(batch).within("first"), spec())
+    monkeypatch.setattr(Draws, "ahead", lambda d, counts: d)
+    assert torch.equal(view(batch, draws(batch).within("first"), spec()), together)
 
 
 # The cards' recipes can be said

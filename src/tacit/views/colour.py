@@ -36,7 +36,7 @@ class ColourMap:
 
     def of(self, pixel: Tensor) -> Tensor:
         """What one pixel `[B, C]` of each sample becomes."""
-        return torch.einsum("bij,bj->bi", self.matrix, pixel) + self.offset
+        return torch.bmm(self.matrix, pixel[..., None])[..., 0] + self.offset
 
     def then(self, after: ColourMap) -> ColourMap:
         """This map followed by another."""

@@ -10,6 +10,8 @@ from torch import Tensor
 from tacit.core.draws import Draws
 
 _TRIES = 10
+DRAWN = {"crop.area": _TRIES, "crop.aspect": _TRIES, "crop.top": 1, "crop.left": 1}
+"""What a random crop draws: how many numbers under which name."""
 
 
 def random_resized_crop(draws: Draws, sizes: Tensor, area: tuple[float, float], aspect: tuple[float, float]) -> Tensor:
@@ -19,7 +21,7 @@ def random_resized_crop(draws: Draws, sizes: Tensor, area: tuple[float, float], 
     the first that fits is put anywhere at random. Where none fits: the largest central box of an allowed aspect.
 
     Args:
-        draws: names `crop.area`, `crop.aspect`, `crop.top`, `crop.left` are drawn.
+        draws: the names of `DRAWN` are drawn.
         sizes: int `[B, 2]`, true height and width of every sample.
         area: least and greatest share of the sample's area, in `(0, 1]`.
         aspect: least and greatest width / height.

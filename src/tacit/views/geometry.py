@@ -1,7 +1,7 @@
 """One resampling for everything that moves pixels: crop, resize, flips, rotation, displacement field.
 
-A crop with its resize and flips is separable, so it is two batched matrix products with one small weight matrix per
-sample and axis; what is not separable is one interpolation at composed coordinates.
+A crop with its resize and flips is separable, so it is a few taps per pixel along either axis; what is not separable is one
+interpolation at composed coordinates.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tacit.views.taps import Taps, separable
 
 
 def _linear(distance: Tensor) -> Tensor:
@@ -62,16 +64,12 @@ def resample(
     dtype = torch.float64 if data.dtype == torch.float64 else torch.float32
     if rotation is not None or field is not None:
         return _warp(data.to(dtype), sizes, boxes, out, flip_x, flip_y, rotation, field, interpolation)
-    rows = _weights(data.shape[2], sizes[:, 0], boxes[:, 0], boxes[:, 2], out[0], flip_y, interpolation, dtype)
-    columns = _weights(data.shape[3], sizes[:, 1], boxes[:, 1], boxes[:, 3], out[1], flip_x, interpolation, dtype)
-    # Rows come before channels while both axes are reduced, so that either product takes all channels at once.
-    image = data.permute(0, 2, 1, 3).to(dtype, memory_format=torch.contiguous_format)  # [B, H, C, W]
-    image = torch.bmm(rows, image.flatten(2)).reshape(len(data), -1, data.shape[3])  # [B, h C, W]
-    image = torch.bmm(image, columns.mT).unflatten(1, (out[0], -1))  # [B, h, C, w]
-    return image.transpose(1, 2).contiguous()
+    rows = _taps(data.shape[2], sizes[:, 0], boxes[:, 0], boxes[:, 2], out[0], flip_y, interpolation, dtype)
+    columns = _taps(data.shape[3], sizes[:, 1], boxes[:, 1], boxes[:, 3], out[1], flip_x, interpolation, dtype)
+    return separable(data, rows, columns)
 
 
-def _weights(
+def _taps(
     length: int,
     size: Tensor,
     start: Tensor,
@@ -80,8 +78,8 @@ def _weights(
     flip: Tensor | None,
     interpolation: str,
     dtype: torch.dtype,
-) -> Tensor:
-    """`[B, out, length]`: what each pixel of the result takes from each pixel along one axis; every row sums to 1."""
+) -> Taps:
+    """What each of `out` pixels takes from `length` along one axis; all weights of one sum to 1."""
     kernel, reach = _KERNELS[interpolation]
     start, extent = start.to(dtype), extent.to(dtype)
     scale = (extent / out)[:, None]
@@ -91,7 +89,7 @@ def _weights(
         place = torch.where(flip[:, None], out - 1 - place, place)
     centre = start[:, None] + (place + 0.5) * scale  # [B, out]
 
-    # Only the few pixels under the kernel are computed. Their number is bounded by shapes, so nothing is read back.
+    # The number of pixels under the kernel is bounded by shapes, so nothing is read back.
     taps = min(length, 2 * math.ceil(reach * max(length / out, 1)) + 2)
     first = (centre - reach * width).floor().clamp(0, length - taps)
     pixel = first[..., None] + torch.arange(taps, dtype=dtype, device=size.device)  # [B, out, taps]
@@ -99,8 +97,7 @@ def _weights(
     low = start.floor().clamp(min=0)[:, None, None]
     high = torch.minimum((start + extent).ceil(), size.to(dtype))[:, None, None]
     weight = weight * ((pixel >= low) & (pixel < high))
-    weight = weight / weight.sum(dim=2, keepdim=True)
-    return torch.zeros(len(size), out, length, dtype=dtype, device=size.device).scatter_(2, pixel.long(), weight)
+    return Taps(pixel, weight / weight.sum(dim=2, keepdim=True))
 
 
 def _warp(

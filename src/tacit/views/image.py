@@ -13,7 +13,7 @@ from torch import Tensor
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Batch, Spec
-from tacit.views import colour
+from tacit.views import colour, crops
 from tacit.views.blur import gaussian_blur
 from tacit.views.crops import central_square, random_resized_crop
 from tacit.views.erase import erase
@@ -22,6 +22,19 @@ from tacit.views.normalise import Normalise, statistics
 
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
+
+_DRAWN: dict[str, dict[str, int]] = {
+    "area": crops.DRAWN,
+    "flip": {"flip": 1},
+    "flip_vertical": {"flip.vertical": 1},
+    "rotate": {"rotate": 1},
+    "jitter": {"jitter": 1, "brightness": 1, "contrast": 1, "saturation": 1, "hue": 1, "jitter.order": 4},
+    "grey": {"grey": 1},
+    "blur": {"blur": 1, "blur.sigma": 1},
+    "solarise": {"solarise": 1},
+    "erase": {"erase": 1, **{f"erase/{name}": count for name, count in crops.DRAWN.items()}},
+}
+"""How many numbers each part of a view draws under which name, so that all of them can be made at once."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,9 @@ class ImageView:
             raise TacitError(f"aspect of a view is {self.aspect}; give two ratios with 0 < low <= high")
 
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:
+        draws = draws.ahead({name: n for part, names in _DRAWN.items() if getattr(self, part) for name, n in names.items()})
         x = self._cut(batch, draws)
         tint = self._tint(x, draws, spec)
-        mean, std = (each.to(x.device) for each in statistics(self.normalise, spec))
-        if not (self.blur or self.solarise):
-            return self._erase(_finish(x, tint, mean, std), draws)
-
         x = tint(x).clamp_(0, 1)
         if self.blur:
             sigma = draws.uniform("blur.sigma", low=self.blur.low, high=self.blur.high)
@@ -119,7 +129,7 @@ class ImageView:
         if self.solarise:
             chosen = draws.chance("solarise", self.solarise)
             x = _change(x, chosen, lambda x: colour.solarise(x, self.solarise_threshold))
-        return self._erase(x.sub_(mean[:, None, None]).div_(std[:, None, None]), draws)
+        return self._erase(_normalised(x, self.normalise, spec), draws)
 
     def _cut(self, batch: Batch, draws: Draws) -> Tensor:
         """Everything that moves pixels, in the units of the data."""
@@ -191,8 +201,7 @@ class CentreView:
             x = batch.data.float()
         else:
             x = resample(batch.data, batch.sizes, central_square(batch.sizes), extent)
-        mean, std = (each.to(x.device) for each in statistics(self.normalise, spec))
-        return _finish(x, _to_unit(x, spec), mean, std)
+        return _normalised(_to_unit(x, spec)(x).clamp_(0, 1), self.normalise, spec)
 
 
 def _to_unit(x: Tensor, spec: Spec) -> colour.ColourMap:
@@ -202,10 +211,10 @@ def _to_unit(x: Tensor, spec: Spec) -> colour.ColourMap:
     return colour.scaling(of_each * gain, of_each * (-spec.low * gain))
 
 
-def _finish(x: Tensor, tint: colour.ColourMap, mean: Tensor, std: Tensor) -> Tensor:
-    """Colour, clipping to `[0, 1]` and normalising, in one product."""
-    normal = colour.scaling((1 / std).expand(len(x), -1), (-mean / std).expand(len(x), -1))
-    return tint.then(normal)(x).clamp_((-mean / std)[:, None, None], ((1 - mean) / std)[:, None, None])
+def _normalised(x: Tensor, normalise: Normalise, spec: Spec) -> Tensor:
+    """Values in `[0, 1]` as an encoder sees them; overwrites `x`."""
+    mean, std = (each.to(x.device)[:, None, None] for each in statistics(normalise, spec))
+    return x.sub_(mean).div_(std)
 
 
 def _change(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
