@@ -128,7 +128,7 @@ TROUBLES: dict[str, Trouble] = {
         | alike(("dino",), jitter=0.0, grey=0.0, flip=0.0, global_area=1.0, local_area=(1.0, 1.0))
     ),
     "batch 2": Trouble(alike(ALL, batch=2)),
-    "50 samples": Trouble(alike(ALL), data=few),
+    "50 samples": Trouble(alike(ALL, batch=32), data=few),  # 38 of them to train on
     "copies": Trouble(alike(ALL), data=copies),
     "constant pictures": Trouble(alike(ALL), data=constant),
     "sign turned": Trouble(alike(ALL), forward={name: turned(name) for name in ALL}),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tacit.core.errors import TacitError
+from tacit.use import search as module
 from tacit.use.search import hits, search
 
 
@@ -40,6 +41,17 @@ def test_approximate_indexes_find_most_neighbours(vectors, index):
 def test_ivf_is_the_same_every_time(vectors):
     first, second = search(vectors[:50], vectors, 5, "ivf"), search(vectors[:50], vectors, 5, "ivf")
     assert np.array_equal(first[1], second[1])
+
+
+def test_an_index_is_built_for_many_queries_in_many_vectors_alone(vectors, monkeypatch):
+    built = []
+    monkeypatch.setattr(module, "EXACT_UP_TO", 500)
+    monkeypatch.setattr(module, "_ivf", lambda vectors: built.append(len(vectors)) or module._exact(vectors))
+    search(vectors[:255], vectors, 5)
+    search(vectors[:256], vectors[:500], 5)
+    assert built == []
+    search(vectors[:256], vectors, 5)
+    assert built == [600]
 
 
 def test_no_more_neighbours_than_there_are(vectors):

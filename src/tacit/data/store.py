@@ -28,7 +28,7 @@ from tacit.core.errors import Hindered, TacitError
 from tacit.data.collection import Collection
 from tacit.data.decoder import Decoder
 from tacit.data.index import spread
-from tacit.data.payload import Unreadable
+from tacit.data.payload import Unreadable, memory
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.spec import Batch
 from tacit.data.workers import in_order, pool
@@ -207,12 +207,11 @@ def expected_bytes(collection: Collection, side: int | None) -> int:
 
 
 def default_budget(folder: str | os.PathLike[str]) -> int:
-    """Half of what is free on the disk, and at most half of the machine's memory: beyond that, reading would be random."""
+    """Half of what is free on the disk, and at most half of the memory there is: beyond that, reading would be random."""
     below = Path(folder).absolute()
     while not below.exists():
         below = below.parent
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(shutil.disk_usage(below).free, memory) // 2
+    return min(shutil.disk_usage(below).free, memory()) // 2
 
 
 def _place(folder: str | os.PathLike[str], heading: dict) -> Path:

@@ -14,6 +14,9 @@ INDEXES = ("auto", "exact", "ivf", "hnsw")
 EXACT_UP_TO = 100_000
 """Vectors up to which `auto` compares with every one of them."""
 
+WORTH_AN_INDEX = 256
+"""Queries at once below which building an index for them takes longer than comparing with everything."""
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -33,7 +36,8 @@ def search(queries: np.ndarray, vectors: np.ndarray, k: int, index: str = "auto"
         vectors: `[N, D]`, what is searched.
         k: how many; no more than N are returned.
         index: `exact` compares with every vector; `ivf` (k-means cells, the nearest sixteenth searched) and `hnsw` (a graph)
-            are faster on large sets and may miss a neighbour; `auto` is exact up to 100,000 vectors and `ivf` above.
+            are faster for many queries in large sets, and may miss a neighbour; `auto` is `ivf` from 256 queries in more than
+            100,000 vectors on, else exact.
 
     Returns:
         Cosine similarities float32 `[Q, k]` in falling order, and rows of `vectors` int64 `[Q, k]` (-1 where an approximate
@@ -49,7 +53,7 @@ def search(queries: np.ndarray, vectors: np.ndarray, k: int, index: str = "auto"
             f"the query has {queries.shape[1]} features and the searched set {vectors.shape[1]}; embed both with the same run"
         )
     if index == "auto":
-        index = "exact" if len(vectors) <= EXACT_UP_TO else "ivf"
+        index = "ivf" if len(vectors) > EXACT_UP_TO and len(queries) >= WORTH_AN_INDEX else "exact"
     built = {"exact": _exact, "ivf": _ivf, "hnsw": _hnsw}[index](vectors)
     return built.search(queries, min(k, len(vectors)))
 
