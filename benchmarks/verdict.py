@@ -73,6 +73,16 @@ class Case:
     seed: int = 0
 
 
+FATAL = (
+    Case("mae", "rate far too high", "blood cells"),
+    Case("dino", "rate far too high", "objects"),
+    Case("simclr", "sign turned", "garments"),
+    Case("mae", "sign turned", "omniglot"),
+    Case("moco-v3", "rate far too high", "clothing"),
+)
+"""More of what makes a run collapse or diverge."""
+
+
 def cases() -> Iterator[Case]:
     """Healthy runs of simclr on every set, of the others on half of them; every trouble of two hosts, a third unseen."""
 
@@ -90,6 +100,7 @@ def cases() -> Iterator[Case]:
     halves = {"simclr": (0, 1), "moco-v3": (0,), "dino": (1,), "mae": (0,)}
     healthy = (Case(host, "none", data) for i, data in enumerate(SETS) for host in STEPS if i % 2 in halves[host])
     yield from (case for pair in zip_longest(troubled, healthy) for case in pair if case is not None)
+    yield from FATAL
 
 
 # Data and truth -------------------------------------------------------------------------------------------------------
