@@ -256,7 +256,7 @@ def fault(row: dict[str, Any]) -> str:
         return "too generous"
     if said in ("collapsed", "diverged") and not made:
         return "healthy, but stopped"
-    if said in ("collapsed", "diverged") and real in ("learned", "more than untrained"):
+    if said in ("collapsed", "diverged") and real == "learned":
         return "stopped, but it learned"
     if said == "undecided" and real in ("learned", "collapsed", "diverged"):
         return "missed"

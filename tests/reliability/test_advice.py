@@ -58,13 +58,12 @@ def followed(advice: str) -> dict[str, Any]:
     return {name: json.loads(value) for name, value in re.findall(r"--set (\w+)=([^\s)]+)", advice)}
 
 
-@pytest.mark.parametrize("trouble", [{"temperature": 10.0}, {"temperature": 0.001}], ids=str)
-def test_the_recipes_temperature_mends_one_that_is_far_from_it(trouble: dict[str, Any], train: Train) -> None:
-    found = train(**trouble)
+def test_the_recipes_temperature_mends_one_that_is_far_from_it(train: Train) -> None:
+    found = train(temperature=10.0)
     assert found["verdict"] != "learned"
     options = followed(found["advice"][0])
-    assert options.keys() == trouble.keys()
-    assert train(**trouble | options)["verdict"] == "learned"
+    assert options.keys() == {"temperature"}
+    assert train(**options)["verdict"] == "learned"
 
 
 def test_the_recipes_rate_mends_weights_that_never_move(train: Train) -> None:
@@ -99,7 +98,7 @@ def test_more_samples_mend_a_run_on_too_few(train: Train) -> None:
     assert train(temperature=0.2)["verdict"] == "learned"
 
 
-def test_a_loss_with_its_sign_turned_is_never_learned(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_with_its_sign_turned_is_noticed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     kind: type[Method] = method("simclr")
     plain: Any = kind.forward
 
@@ -109,4 +108,6 @@ def test_a_loss_with_its_sign_turned_is_never_learned(train: Train, monkeypatch:
         return terms
 
     monkeypatch.setattr(kind, "forward", turned)
-    assert train(seed=1)["verdict"] != "learned"
+    found = train(seed=1)
+    assert found["verdict"] == "diverged"
+    assert "sign" in found["advice"][0]

@@ -76,22 +76,34 @@ def test_samples_that_are_all_alike_are_never_learned() -> None:
     "now",
     [
         {"effective_rank": 1.4},
-        {"effective_rank": 1.9, "crops_ahead_of_untrained": -3.0},
+        {"effective_rank": 6.6, "crops_ahead_of_untrained": -3.0, "light_ahead_of_untrained": -3.0},
     ],
 )
 def test_features_on_a_line_have_collapsed(now: dict[str, float]) -> None:
     assert verdict(now).verdict == "collapsed"
 
 
-def test_a_low_rank_with_which_samples_are_still_found_is_no_collapse() -> None:
-    assert verdict({"effective_rank": 1.9}).verdict == "learned"
+@pytest.mark.parametrize(
+    "now", [{}, {"crops_ahead_of_untrained": -3.0}, {"light_ahead_of_untrained": -3.0}], ids=["both", "light", "crops"]
+)
+def test_a_low_rank_with_which_samples_are_still_found_is_no_collapse(now: dict[str, float]) -> None:
+    assert verdict({"effective_rank": 1.9} | now).verdict == ("undecided" if now else "learned")
 
 
 def test_a_loss_that_is_solved_without_telling_samples_apart_has_collapsed() -> None:
     """A teacher without centring says the same of everything, and the student agrees."""
     assert verdict({"projector_spread": 0.02}, loss=0.2).verdict == "collapsed"
-    assert verdict({"projector_spread": 0.02}).verdict == "learned"
+    assert verdict({"projector_spread": 0.02}, loss=4.0).verdict == "collapsed"
+    assert verdict({"projector_spread": 0.02}, loss=5.0).verdict == "learned"
     assert verdict({"projector_spread": 0.9}, loss=0.2).verdict == "learned"
+
+
+def test_a_loss_below_zero_has_the_wrong_sign_where_chance_is_above() -> None:
+    found = verdict(loss=-3.0)
+    assert found.verdict == "diverged"
+    assert "sign" in found.reasons[0]
+    assert "sign" in found.advice[0]
+    assert verdict(loss=-3.0, first_loss=-1.0, chance=None).verdict == "learned"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ TUNED = ("lr", "batch", "warmup", "weight_decay", "optimiser", "schedule", "beta
 """Options of training that decide whether it learns, beside all of the method's own."""
 
 
+WRONG_SIGN = "turn the sign of the loss in the method's forward pass, and start again (another --out)"
+
+
 @dataclass(frozen=True)
 class Setting:
     """How a run was set up.
@@ -53,7 +56,8 @@ def advise(word: str, e: Evidence, setting: Setting) -> list[str]:
     """Two sentences after any verdict but `learned`: what the user changed comes first, then what the figures point to."""
     if word == "learned":
         return []
-    causes = {name: _back(name, *values) for name, values in setting.departures.items()}
+    causes = {"loss": WRONG_SIGN} if e.wrong_sign else {}
+    causes |= {name: _back(name, *values) for name, values in setting.departures.items()}
     for name, sentence in _likely(word, e, setting):
         causes.setdefault(name, sentence)
     return list(causes.values())[:2]

@@ -37,3 +37,8 @@ class Evidence:
     chance: float | None
     samples: int
     step: int
+
+    @property
+    def wrong_sign(self) -> bool:
+        """Whether the loss fell below 0, where one that is above 0 by chance cannot be."""
+        return self.chance is not None and self.chance > 0 and self.loss < 0

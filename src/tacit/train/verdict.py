@@ -9,11 +9,11 @@ from typing import Any
 from tacit.train.advice import Setting, advise
 from tacit.train.evidence import CLEAR, COLLAPSED_RANK, ENOUGH, Evidence, Row
 
-COLLAPSED_SHARE = 0.2
-"""A rank below this share of the untrained encoder's, together with lost instances, is a collapse too."""
+COLLAPSED_SHARE = 1 / 3
+"""A rank below this share of the untrained encoder's, together with samples that are no longer found, is a collapse too."""
 
-SOLVED = 0.1
-"""A loss below this share of chance leaves nothing to learn."""
+SOLVED = 0.5
+"""A loss below this share of chance has to come from differences between samples; else it was solved without them."""
 
 ALIKE = 0.05
 """Features that spread less than this are the same for all samples, as far as a loss can tell."""
@@ -73,6 +73,8 @@ def judge(e: Evidence, setting: Setting, stopped: str = "") -> Verdict:
 
 
 def _diverged(e: Evidence) -> list[str]:
+    if e.step and e.wrong_sign:
+        return [f"the loss is {e.loss:.3g}: it cannot be below 0, so its sign is wrong"]
     reference = e.first_loss if e.chance is None else max(e.chance, e.first_loss)
     if e.step and e.loss > reference + 0.5 * abs(reference) + 1e-6:
         return [f"the loss rose to {e.loss:.3g}, above the {reference:.3g} it started from"]
@@ -83,7 +85,7 @@ def _collapsed(e: Evidence) -> list[str]:
     rank, before = e.now["effective_rank"], e.untrained["effective_rank"]
     if rank < COLLAPSED_RANK:
         return [f"the features of all samples lie on one line: effective rank {rank:.1f} (untrained encoder {before:.1f})"]
-    if rank < COLLAPSED_SHARE * before and e.now["crops_ahead_of_untrained"] < -CLEAR:
+    if rank < COLLAPSED_SHARE * before and all(e.now[f"{probe}_ahead_of_untrained"] < -CLEAR for probe in ("crops", "light")):
         return [f"the effective rank fell from {before:.1f} to {rank:.1f}, and second views are found worse than at the start"]
     if _flat(e) and e.chance is not None and abs(e.loss) < SOLVED * e.chance:
         return [f"the loss is solved ({e.loss:.2g}) by saying the same of all samples (spread {e.now['projector_spread']:.2f})"]
