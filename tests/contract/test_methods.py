@@ -280,7 +280,8 @@ def test_a_small_step_down_the_gradient_lowers_the_loss_by_its_square(case):
     views, draws = seen(made, images(16))
     before = made(views, draws, FIRST).total
     before.backward()
-    square, rate = sum(float(grad.square().sum()) for grad in grads(made).values()), 1e-10  # below the next kink of a ReLU, and far above float64
+    square = sum(float(grad.square().sum()) for grad in grads(made).values())
+    rate = 1e-10  # short of the next kink of a ReLU
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.grad is not None:
