@@ -29,7 +29,7 @@ check: .venv/ready
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# Each mutation of a card, switched on in turn, has to turn its test red.
+# Each mutation of a card, and each protection taken out, has to turn its test red.
 mutants: .venv/ready
 	$(BIN)/python -m tests.mutants
 
