@@ -73,7 +73,7 @@ def judge(e: Evidence, setting: Setting, stopped: str = "") -> Verdict:
 
 
 def _diverged(e: Evidence) -> list[str]:
-    if e.step and e.wrong_sign:
+    if e.wrong_sign:
         return [f"the loss is {e.loss:.3g}: it cannot be below 0, so its sign is wrong"]
     reference = e.first_loss if e.chance is None else max(e.chance, e.first_loss)
     if e.step and e.loss > reference + 0.5 * abs(reference) + 1e-6:
