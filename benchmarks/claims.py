@@ -23,9 +23,8 @@ from pairs import RESULTS
 
 import tacit
 from tacit.core import files
-from tacit.core.draws import Draws
 from tacit.data.open import open_data
-from tacit.data.spec import Batch
+from tacit.data.spec import Batch, Spec
 from tacit.evaluation.protocol import run_protocols
 from tacit.evaluation.subject import Subject
 from tacit.evaluation.task import Task
@@ -35,7 +34,7 @@ from tacit.train import checkpoint
 from tacit.train.config import Training, validated
 from tacit.train.machine import describe
 from tacit.train.session import build_method
-from tacit.views.image import CentreView
+from tacit.use.run import OpenRun
 
 FILE = RESULTS / "claims.json"
 SHARED: dict[str, Any] = {"stop_on": "none", "precision": "bfloat16", "size": 32, "held_back": 64, "checkpoint_every": "30m"}
@@ -60,10 +59,10 @@ RUNS = {
     "simclr, batch 256": Run("simclr", 8, CONTRAST | {"batch": 256}),
     "moco-v3": Run("moco-v3", 8, CONTRAST),
     "moco-v3, no predictor": Run("moco-v3", 8, CONTRAST | {"predictor": False}),
-    "mae": Run("mae", 30, MAE),
-    "mae, ratio 0.25": Run("mae", 30, MAE | {"mask_ratio": 0.25}),
-    "mae, mask tokens in the encoder": Run("mae", 30, MAE | {"mask_in_encoder": True}),
-    "mae, plain pixels": Run("mae", 30, MAE | {"norm_pix": False}),
+    "mae": Run("mae", 12, MAE),
+    "mae, ratio 0.25": Run("mae", 12, MAE | {"mask_ratio": 0.25}),
+    "mae, mask tokens in the encoder": Run("mae", 12, MAE | {"mask_in_encoder": True}),
+    "mae, plain pixels": Run("mae", 12, MAE | {"norm_pix": False}),
     "dino": Run("dino", 8, DINO),
     "dino, no centre": Run("dino", 8, DINO | {"centre": False}),
     "dino, not sharpened": Run("dino", 8, DINO | {"teacher_temperature_start": 1.0, "teacher_temperature": 1.0}),
@@ -118,28 +117,27 @@ def measure(name: str, data: str, seed: int) -> dict[str, Any]:
             return {"run": name, "seed": seed, "stopped": str(stop)}
         records = done.evaluate(data, protocols=["knn", "linear"], seed=seed)
         found = {f"{r.protocol} {r.encoder}".removesuffix(" run"): r.value for r in records if r.metric == "top1"}
-        for part, encode in inner(done.config, out).items():
-            task = Task.of("test", open_data(data), done.spec, seed=seed)
+        opened = OpenRun(out)
+        for part, encode in inner(opened, done.config).items():
+            task = Task.of("test", open_data(data), opened.spec, seed=seed)
             records = run_protocols(["knn", "linear"], {"run": Subject(encode)}, task, seed)
             found |= {f"{r.protocol} {part}": r.value for r in records if r.metric == "top1"}
         return {"run": name, "seed": seed, "verdict": done.verdict["verdict"], "steps": done.config["train"]["steps"], **found}
 
 
-def inner(config: dict[str, Any], out: Path) -> dict[str, Callable[[Batch], torch.Tensor]]:
+def inner(run: OpenRun, config: dict[str, Any]) -> dict[str, Callable[[Batch], torch.Tensor]]:
     """What the checkpoint holds besides the encoder that is kept: the projector's output, and the student of a teacher."""
     kind = method_class(config["run"]["method"])
     options: Options = validated(kind.Options, config["method"], "method")
     training: Training = validated(Training, config["train"], "train")
-    spec = tacit.load(out).spec
-    made: Method = build_method(kind, options, training, spec)
-    made.load_state_dict(checkpoint.load(out / "checkpoints" / "last.pt")["method"])
+    made: Method = build_method(kind, options, training, Spec.from_dict(config["spec"]))
+    made.load_state_dict(checkpoint.load(run.folder.last)["method"])
     made.eval()
-    view = CentreView(training.size)
 
     def encoded(encoder: Any, head: Any = None) -> Callable[[Batch], torch.Tensor]:
         @torch.no_grad()
         def encode(batch: Batch) -> torch.Tensor:
-            features = encoder(view(batch, Draws(0, 0, batch.ids), spec)).pooled
+            features = encoder(run.seen(batch)).pooled
             return (features if head is None else head(features)).float()
 
         return encode
