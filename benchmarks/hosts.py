@@ -9,48 +9,15 @@ of the documents from that file. One run at a time: two that compute side by sid
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tacit
-from tacit.core import files
-from tacit.train.machine import describe
+from cells import ENCODERS, Cells, attempted, mean, measured
 
 RESULTS = Path(__file__).parent / "results" / "hosts.json"
 SETS = ("sample:omniglot_small", "sample:clothing96", "sample:fashion_mnist_sprite")
 HOSTS = ("simclr", "moco-v3", "dino", "mae")
-
-
-def measure(host: str, data: str, minutes: float, seed: int) -> dict[str, Any]:
-    """One run and its evaluation."""
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        try:
-            run = tacit.pretrain(host, data, out=out, minutes=minutes, options={"seed": seed})
-        except tacit.Stopped as stop:
-            return {"host": host, "data": data, "seed": seed, "minutes": minutes, "stopped": str(stop)}
-        trained = time.monotonic() - start
-        records = run.evaluate(data, protocols=["knn", "linear"], seed=seed)
-        figures = {f"{r.protocol} {r.encoder}": r.value for r in records if r.metric == "top1"}
-        train = run.config["train"]
-        return {
-            "host": host,
-            "data": data,
-            "seed": seed,
-            "minutes": minutes,
-            "seconds": round(trained, 1),
-            "samples_seen": train["steps"] * train["batch"],
-            "encoder": train["encoder"],
-            "precision": train["precision"],
-            "verdict": run.verdict["verdict"],
-            "effective_rank": run.verdict["figures"].get("effective_rank"),
-            **figures,
-        }
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -61,19 +28,12 @@ def table(found: list[dict[str, Any]]) -> str:
             rows = [row for row in found if (row["data"], row["host"]) == (data, host)]
             done = [row for row in rows if "stopped" not in row]
             cells = [
-                " / ".join(_mean([row[f"{protocol} {encoder}"] for row in done]) for protocol in ("knn", "linear"))
-                for encoder in ("run", "untrained", "input")
+                " / ".join(mean([row[f"{protocol} {encoder}"] for row in done]) for protocol in ("knn", "linear"))
+                for encoder in ENCODERS
             ]
             verdicts = ", ".join(sorted({row.get("verdict", "stopped") for row in rows}))
             lines.append(f"| {data.removeprefix('sample:')} | {host} | {' | '.join(cells)} | {verdicts} |")
     return "\n".join(lines)
-
-
-def _mean(values: list[float]) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.fmean(values):.1f}{spread}"
 
 
 def main() -> None:
@@ -85,18 +45,14 @@ def main() -> None:
     words.add_argument("--data", nargs="+", default=SETS)
     words.add_argument("--table", action="store_true", help="only print the table of what was measured")
     asked = words.parse_args()
-    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": describe(), "runs": []}
-    if not asked.table:
-        for seed in asked.seeds:
-            for data in asked.data:
-                for host in asked.hosts:
-                    key = (host, data, seed, asked.minutes)
-                    if any((row["host"], row["data"], row["seed"], row["minutes"]) == key for row in content["runs"]):
-                        continue
-                    content["runs"].append(measure(host, data, asked.minutes, seed))
-                    files.write_json(RESULTS, content)
-                    print(json.dumps(content["runs"][-1]), flush=True)
-    print(table(content["runs"]))
+    cells = Cells(RESULTS)
+    for seed in asked.seeds if not asked.table else ():
+        for data in asked.data:
+            for host in asked.hosts:
+                cell = {"host": host, "data": data, "seed": seed, "minutes": asked.minutes}
+                if cells.missing(cell):
+                    cells.add(cell, attempted(cell, partial(measured, cell, data)))
+    print(table(cells.content["runs"]))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from tacit.methods.method import Progress
 from tacit.methods.registry import METHODS, method
 from tacit.nn.vit import VisionTransformer
 from tacit.train import ranks
-from tacit.train.auto import Budget, Situation
 from tacit.train.recipe import resolve
 from tacit.train.session import build_method
+from tacit.train.situation import Budget, Situation
 from tacit.train.step import Step
 
 PHOTOGRAPHS = Spec("image", 3, (256, 256))

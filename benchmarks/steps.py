@@ -32,9 +32,9 @@ from tacit.data.survey import survey
 from tacit.methods.method import Progress
 from tacit.methods.registry import method as method_class
 from tacit.train import ranks
-from tacit.train.auto import Budget
 from tacit.train.pretrain import Request, decide
 from tacit.train.session import build_method
+from tacit.train.situation import Budget
 from tacit.train.step import Step
 
 BATCHES = {"simclr": 128, "moco-v3": 128, "dino": 64, "mae": 128}

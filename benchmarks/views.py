@@ -39,7 +39,7 @@ def options(method: str, size: int, samples: int) -> dict[str, Any]:
     if size > 64:
         return {}
     spec = Spec("image", 3, (size, size))
-    facts = Facts(spec, samples, 0, 0, 0, None, 256, 2000, size, "resnet-mini", 256, "cpu")
+    facts = Facts(spec, samples, 0, 0, 0, None, 256, 2000, size, (size, size), "resnet-mini", 256, "cpu")
     return {name: chosen.value for name, chosen in method_class(method).auto(facts).items() if "." not in name}
 
 

@@ -1,7 +1,7 @@
 """Fill in the sections of the documents that are made from the code: `python docs/generated.py`.
 
 A section lies between `<!-- begin NAME -->` and `<!-- end NAME -->`: tables of methods from the catalogue, and what was
-measured from `benchmarks/results/hosts.json`, `scale.json` and `verdict.json`.
+measured from `hosts.json`, `quality.json`, `claims.json`, `scale.json` and `verdict.json` in `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def measured(host: str | None = None) -> str:
     """k-NN / linear probe in per cent on test, of all hosts or of one; with the machine, and how long each run was."""
     content = json.loads((ROOT / "benchmarks/results/hosts.json").read_text())
     runs = [run for run in content["runs"] if "stopped" not in run and host in (None, run["host"])]
+    if not runs:
+        return "Not measured yet."
     lines = [
         "| set | method | k-NN / linear | untrained | raw pixels | verdict | samples seen |",
         "|---|---|---|---|---|---|---|",
@@ -73,6 +75,38 @@ def scale() -> str:
     return table(json.loads((ROOT / "benchmarks/results/scale.json").read_text()))
 
 
+def claims() -> str:
+    """The papers' claims that can be seen at small scale, and whether they were."""
+    path = ROOT / "benchmarks/results/claims.json"
+    if not path.is_file():
+        return "Not measured yet."
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from claims import table
+
+    content = json.loads(path.read_text())
+    seeds = len({run["seed"] for run in content["runs"]})
+    machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
+    return f"{table(content['runs'])}\n\nOn `{content['data']}`, {seeds} seed(s), on {machine}."
+
+
+def quality(page: Path) -> Iterator[tuple[Path, str]]:
+    """The page of results, and the picture on it where there is something to draw."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from chart import PICTURE, chart
+    from quality_table import NOTHING, tables
+
+    path = ROOT / "benchmarks/results/quality.json"
+    content = json.loads(path.read_text()) if path.is_file() else {"runs": []}
+    drawn = any(row["part"] == "minutes" for row in content["runs"])
+    picture = f"![Linear probe over minutes of pretraining](images/{PICTURE.name})" if drawn else NOTHING
+    text = page.read_text()
+    for name, table in {"picture": picture, **tables(content), "claims": claims()}.items():
+        text = section(text, name, table)
+    yield page, text
+    if drawn:
+        yield PICTURE, chart(content["runs"])
+
+
 def speed() -> str:
     """What each paired benchmark found, row by row, and on what machine."""
     lines = ["| what | beside | measured | at most | met |", "|---|---|---|---|---|"]
@@ -103,6 +137,7 @@ def current() -> Iterator[tuple[Path, str]]:
     yield page, section(page.read_text(), "scale", scale())
     page = ROOT / "docs/speed.md"
     yield page, section(page.read_text(), "speed", speed())
+    yield from quality(ROOT / "docs/results.md")
     page = ROOT / "docs/verdict.md"
     yield page, section(page.read_text(), "verdict", verdicts())
 

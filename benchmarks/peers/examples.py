@@ -3,7 +3,7 @@
 python benchmarks/peers/examples.py CASE [--batch 256] [--steps 1]
 
 Random images lie in memory as Pillow's, as those of a small data set do; one worker of a DataLoader makes the views. Everything
-computes in float32, as the examples do.
+computes in float32, as the examples do. `train.py` trains the same examples on real ones.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,28 @@ from lightly.transforms import DINOTransform, MAETransform, SimCLRTransform  # n
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 from torchvision.models import resnet18  # noqa: E402
 
-Step = Callable[[Sequence[Tensor]], object]
-"""From the views of a batch to an update."""
+
+@dataclass(frozen=True)
+class Example:
+    """What an example is made of.
+
+    Attributes:
+        size: side of its (large) views, in pixels.
+        transform: from an image to its views.
+        step: from the views of a batch to an update.
+        encoder: what is kept; its features are `encoder(x)`, `[B, D]`.
+    """
+
+    size: int
+    transform: Callable[[Image.Image], Any]
+    step: Callable[[Sequence[Tensor]], object]
+    encoder: nn.Module
 
 
 class Images(Dataset[Any]):
-    """So many random images, again and again: an epoch's end, where workers pause, lies beyond what is measured."""
+    """Images, again and again: an epoch's end, where workers pause, lies beyond what is measured."""
 
-    def __init__(self, count: int, side: int, transform: Callable[[Image.Image], Any]) -> None:
-        pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    def __init__(self, pixels: np.ndarray, transform: Callable[[Image.Image], Any]) -> None:
         self.images = [Image.fromarray(image) for image in pixels]
         self.transform = transform
 
@@ -47,6 +61,11 @@ class Images(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self.transform(self.images[index % len(self.images)])
+
+
+def batches(pixels: np.ndarray, example: Example, batch: int) -> Iterator[Sequence[Tensor]]:
+    """The views of random batches of images `[N, H, W, 3]`, without an end in sight."""
+    return iter(DataLoader(Images(pixels, example.transform), batch, shuffle=True, num_workers=1, drop_last=True))
 
 
 def backbone() -> nn.Module:
@@ -61,11 +80,16 @@ def updated(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
 
 
-def simclr() -> tuple[int, Any, Step]:
-    """ResNet-18 on views of 32 pixels, each view by itself."""
-    model = nn.Sequential(backbone(), SimCLRProjectionHead(512, 512, 128))
+def simclr(size: int) -> Example:
+    """ResNet-18 on two views, each by itself."""
+    encoder = backbone()
+    model = nn.Sequential(encoder, SimCLRProjectionHead(512, 512, 128))
     criterion, optimiser = NTXentLoss(), torch.optim.SGD(model.parameters(), lr=0.06)
-    return 32, SimCLRTransform(input_size=32), lambda views: updated(optimiser, criterion(model(views[0]), model(views[1])))
+
+    def step(views: Sequence[Tensor]) -> None:
+        updated(optimiser, criterion(model(views[0]), model(views[1])))
+
+    return Example(size, SimCLRTransform(input_size=size), step, encoder)
 
 
 class MAE(nn.Module):
@@ -89,27 +113,25 @@ class MAE(nn.Module):
         return nn.functional.mse_loss(predicted, utils.get_at_index(utils.patchify(x, self.patch), hidden - 1))
 
 
-def mae(*shape: Any) -> tuple[int, Any, Step]:
+def mae(*shape: Any) -> Example:
     """A masked autoencoder of lightly's modules."""
-    model = MAE(*shape)
+    model, size = MAE(*shape), shape[0]
     optimiser = torch.optim.AdamW(model.parameters(), lr=1.5e-4)
-    size = shape[0]
-    side = size if size < 64 else 256  # as a store would keep photographs for views of 224
-    return side, MAETransform(input_size=size), lambda views: updated(optimiser, model(views[0]))
+    return Example(size, MAETransform(input_size=size), lambda views: updated(optimiser, model(views[0])), model.encoder)
 
 
-def vitmae() -> tuple[int, Any, Step]:
+def vitmae() -> Example:
     """Hugging Face's ViT-S/16 with the published decoder, which are its defaults but for the encoder's widths."""
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
     config = ViTMAEConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     model = ViTMAEForPreTraining(config).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1.5e-4)
-    return 256, MAETransform(), lambda views: updated(optimiser, model(views[0]).loss)
+    return Example(224, MAETransform(), lambda views: updated(optimiser, model(views[0]).loss), model.vit)
 
 
-def dino() -> tuple[int, Any, Step]:
-    """ResNet-18, two crops of 224 pixels and six of 96, each crop by itself."""
+def dino(size: int, local: int) -> Example:
+    """ResNet-18, two large crops and six small ones, each by itself."""
     student, student_head = backbone(), DINOProjectionHead(512, 512, 64, 2048, freeze_last_layer=1)
     teacher, teacher_head = copy.deepcopy(student), DINOProjectionHead(512, 512, 64, 2048)
     for part in (teacher, teacher_head):
@@ -123,15 +145,15 @@ def dino() -> tuple[int, Any, Step]:
         taught = [teacher_head(teacher(view)) for view in views[:2]]
         updated(optimiser, criterion(taught, [student_head(student(view)) for view in views], epoch=5))
 
-    return 256, DINOTransform(), step
+    return Example(size, DINOTransform(global_crop_size=size, local_crop_size=local), step, teacher)
 
 
-CASES: dict[str, tuple[Callable[..., tuple[int, Any, Step]], tuple[Any, ...], str]] = {
-    "simclr": (simclr, (), "lightly"),
+CASES: dict[str, tuple[Callable[..., Example], tuple[Any, ...], str]] = {
+    "simclr": (simclr, (32,), "lightly"),
     "mae-tiny": (mae, (32, 4, 192, 3, (192, 2, 3)), "lightly"),
     "mae-small": (mae, (224, 16, 384, 6, (512, 8, 16)), "lightly"),
     "vitmae-small": (vitmae, (), "transformers"),
-    "dino": (dino, (), "lightly"),
+    "dino": (dino, (224, 96), "lightly"),
 }
 
 
@@ -143,10 +165,11 @@ def main() -> None:
     words.add_argument("--steps", type=int, default=1)
     asked = words.parse_args()
     make, shape, library = CASES[asked.case]
-    side, transform, step = make(*shape)
-    loader = DataLoader(Images(2**20 // side**2, side, transform), asked.batch, shuffle=True, num_workers=1, drop_last=True)
-    batches: Iterator[Sequence[Tensor]] = iter(loader)
-    take_turns(lambda: [step(next(batches)) for _ in range(asked.steps)], asked.steps, "torchvision", "timm", library)
+    example = make(*shape)
+    side = example.size if example.size < 64 else 256  # as a store would keep photographs for views of 224
+    pixels = np.random.default_rng(0).integers(0, 256, (2**20 // side**2, side, side, 3), dtype=np.uint8)
+    views = batches(pixels, example, asked.batch)
+    take_turns(lambda: [example.step(next(views)) for _ in range(asked.steps)], asked.steps, "torchvision", "timm", library)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from tacit.data.open import open_data
 from tacit.data.skipped import MAX_BAD
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
-from tacit.train.auto import Budget
 from tacit.train.pretrain import Request
 from tacit.train.session import Listener
+from tacit.train.situation import Budget
 from tacit.use import artefacts
 from tacit.use.run import OpenRun
 
@@ -106,6 +106,7 @@ class Run:
             out,
             store=None if cluster else stores.finished(collection, side, cache_folder() / "stores"),
             side=side,
+            window=run.window,
             shard=shard,
             map=map,
             absolute=absolute,
@@ -131,7 +132,7 @@ class Run:
         return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed, features, max_bad)
 
     def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
-        """The `k` samples nearest to a file, to `row:N`, or to an array `[H, W, C]`.
+        """The `k` samples nearest to a file, to `row:N`, to an array `[*extent, C]`, or (for pairs) to `text:A SENTENCE`.
 
         Args:
             data: what to search in; what the run was trained on by default.

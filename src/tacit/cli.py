@@ -198,7 +198,7 @@ def embed(
 @app.command()
 def search(
     run: Run,
-    query: Annotated[str, typer.Argument(help="A file, or `row:N` of the data searched in")],
+    query: Annotated[str, typer.Argument(help="A file, `row:N` of the data searched in, or `text:A SENTENCE`")],
     data: Annotated[str | None, typer.Option("--in", help="Data to search in [default: what the run was trained on]")] = None,
     k: Annotated[int, typer.Option("-k", help="How many to show")] = 10,
     index: Annotated[str, typer.Option(help="exact, ivf, hnsw, or auto")] = "auto",

@@ -23,6 +23,8 @@ def outcome(tests: list[str], sources: Path) -> str:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS * len(tests))
     except subprocess.TimeoutExpired:
         return "red"
+    if done.returncode < 0:  # it ended the process
+        return "red"
     lines = done.stdout.strip().splitlines() or ["nothing was said"]
     return {0: "green", 1: "red"}.get(done.returncode, f"no answer: {lines[-1]}")
 

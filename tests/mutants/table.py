@@ -1,31 +1,18 @@
-"""The mutations: one wrong line each, and the test that it has to turn red."""
+"""The mutations: one wrong line each, and the test that it has to turn red. Here those of the methods."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from .cards_chada_vit import CHADA_VIT_MUTATIONS
+from .cards_clip import CLIP_MUTATIONS
+from .cards_polar_mae import POLAR_MAE_MUTATIONS
+from .cards_video import CHILD_VIDEO_MUTATIONS, RSPNET_MUTATIONS
+from .mutation import ROOT, Mutation
+from .trust_outside import BOMB_MUTATIONS, FOREIGN_MUTATIONS
+from .trust_results import NUMBER_MUTATIONS, RANK_MUTATIONS, VERDICT_MUTATIONS
+from .trust_runs import FILE_MUTATIONS, RESUME_MUTATIONS
+from .trust_told import LEAK_MUTATIONS, WORD_MUTATIONS
 
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A wrong line.
-
-    Attributes:
-        name: the method and what is wrong.
-        file: where, below `src/tacit`.
-        old: the text as it is; it occurs there once.
-        new: what it becomes.
-        test: the test that has to fail, below `tests`.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    test: str
-
+__all__ = ["MUTATIONS", "ROOT", "Mutation"]
 
 OBJECTIVES = "twins/test_twin_objectives.py"
 WHOLE = "twins/test_methods_whole.py"
@@ -380,124 +367,12 @@ DINO_MUTATIONS = [
     ),
 ]
 
-INTERRUPTION, NON_FINITE, FILES = (
-    f"{name}.py" for name in ("reliability/test_interruption", "reliability/test_non_finite", "unit/test_core_files")
-)
-VERDICT = "unit/test_train_verdict.py"
-
 TRUST_MUTATIONS = [
-    Mutation(
-        "trust: files written in place",
-        "core/files.py",
-        "        file, temporary = _beside(path)\n        with file:",
-        '        file, temporary = open(path, "w+b"), path\n        with file:',
-        f"{FILES}::test_a_block_that_fails_leaves_the_file_as_it_was",
-    ),
-    Mutation(
-        "trust: no lock is taken",
-        "core/files.py",
-        "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except BlockingIOError:",
-        "            pass\n        except BlockingIOError:",
-        f"{INTERRUPTION}::test_a_second_process_in_the_same_folder_is_refused",
-    ),
-    Mutation(
-        "trust: devices are opened",
-        "core/files.py",
-        "if not stat.S_ISREG(os.fstat(descriptor).st_mode):",
-        "if stat.S_ISSOCK(os.fstat(descriptor).st_mode):",
-        f"{FILES}::test_a_pipe_and_a_device_are_not_opened_and_nobody_waits",
-    ),
-    Mutation(
-        "trust: JSON without a bottom is a traceback",
-        "core/files.py",
-        "except (ValueError, RecursionError) as problem:",
-        "except ValueError as problem:",
-        "reliability/test_artefacts_hostile.py::test_json_without_a_bottom_is_refused_in_one_line",
-    ),
-    Mutation(
-        "trust: a loss that is not finite goes on",
-        "train/step.py",
-        "if not distributed.largest(int(mine)):",
-        "if distributed.largest(int(mine)) < 2:",
-        f"{NON_FINITE}::test_a_loss_that_is_not_finite_names_term_step_files_and_checkpoint",
-    ),
-    Mutation(
-        "trust: weights that are not finite are kept",
-        "train/loop.py",
-        "if not self.step.sound():",
-        "if not self.step:",
-        f"{NON_FINITE}::test_weights_that_are_not_finite_never_replace_a_checkpoint",
-    ),
-    Mutation(
-        "trust: tables are not cut back",
-        "train/folder.py",
-        "file.truncate(length)",
-        "file.truncate()",
-        f"{INTERRUPTION}::test_a_killed_run_goes_on_without_a_break",
-    ),
-    Mutation(
-        "trust: changed data is gone on with",
-        "train/pretrain.py",
-        'if collection.fingerprint != config["data"]["fingerprint"]:',
-        'if not config["data"]["fingerprint"]:',
-        f"{INTERRUPTION}::test_changed_data_is_not_gone_on_with",
-    ),
-    Mutation(
-        "trust: checkpoints are unpickled",
-        "train/checkpoint.py",
-        "weights_only=True, mmap=True",
-        "weights_only=False, mmap=True",
-        "reliability/test_artefacts_hostile.py::test_a_pickle_among_weights_is_never_opened",
-    ),
-    Mutation(
-        "trust: a flipped bit passes",
-        "train/checkpoint.py",
-        "archives.refuse_damaged(path)",
-        "archives.archive(path.open('rb')).close()",
-        "reliability/test_artefacts_hostile.py::test_a_flipped_bit_in_a_checkpoint_is_noticed",
-    ),
-    Mutation(
-        "trust: signals are not heard",
-        "train/loop.py",
-        "        self._signal = number",
-        "        self._signal = 0 * number",
-        f"{INTERRUPTION}::test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on",
-    ),
-    Mutation(
-        "trust: a saved data set may lead out of its folder",
-        "data/sources/huggingface.py",
-        'posixpath.basename(name) != name or name in ("", ".", "..")',
-        'name == ""',
-        "reliability/test_data_hostile.py::test_a_saved_data_set_reads_no_file_outside_itself",
-    ),
-    Mutation(
-        "trust: names are not escaped in pages",
-        "use/report_page.py",
-        "autoescape=True,",
-        "autoescape=False,",
-        "unit/test_use_report.py::test_no_text_from_outside_becomes_markup",
-    ),
-    Mutation(
-        "trust: any share of bad samples will do",
-        "data/skipped.py",
-        "if len(bad) <= max_bad * looked_at:",
-        "if len(bad) <= looked_at:",
-        "unit/test_use_evaluate.py::test_more_bad_samples_are_allowed_where_somebody_says_so",
-    ),
-    Mutation(
-        "trust: a solved loss passes for learning",
-        "train/verdict.py",
-        "abs(e.loss) < SOLVED * e.chance",
-        "abs(e.loss) < 0 * e.chance",
-        f"{VERDICT}::test_a_loss_that_is_solved_without_telling_samples_apart_has_collapsed",
-    ),
-    Mutation(
-        "trust: settled batch statistics pass for learning",
-        "use/evaluate.py",
-        "return settled(run.untrained, ",
-        "return run.untrained or settled(run.untrained, ",
-        "unit/test_use_evaluate.py::test_weights_that_never_moved_are_level_with_the_untrained_baseline",
-    ),
-]
+    *FILE_MUTATIONS, *RESUME_MUTATIONS, *RANK_MUTATIONS, *NUMBER_MUTATIONS, *VERDICT_MUTATIONS,
+    *BOMB_MUTATIONS, *FOREIGN_MUTATIONS, *WORD_MUTATIONS, *LEAK_MUTATIONS,
+]  # fmt: skip
 
-MUTATIONS = [*SIMCLR_MUTATIONS, *MOCO_MUTATIONS, *MAE_MUTATIONS, *DINO_MUTATIONS, *TRUST_MUTATIONS]
+MUTATIONS = [
+    *SIMCLR_MUTATIONS, *MOCO_MUTATIONS, *MAE_MUTATIONS, *DINO_MUTATIONS, *CHILD_VIDEO_MUTATIONS, *RSPNET_MUTATIONS,
+    *CHADA_VIT_MUTATIONS, *POLAR_MAE_MUTATIONS, *CLIP_MUTATIONS, *TRUST_MUTATIONS,
+]  # fmt: skip

@@ -26,7 +26,7 @@ from tacit.core.errors import TacitError
 from tacit.data.kinds import image
 from tacit.data.loader import Loader
 from tacit.data.open import open_data
-from tacit.data.payload import Unreadable
+from tacit.data.payload import Limits, Unreadable
 from tacit.data.sources import shards
 
 PICTURES = seeds.pictures()
@@ -254,16 +254,14 @@ def test_a_tiff_opens_no_other_file_that_its_description_names(tmp_path, monkeyp
         for channel, name in enumerate(("own.tif", "other.tif"))
     )
     xml = f"""<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:0"><Image ID="Image:0">
-      <Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="20" SizeY="24" SizeC="2" SizeZ="1" SizeT="1">
+      <Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="20" SizeY="24" SizeC="2" SizeZ="1" SizeT="1">
       <Channel ID="Channel:0:0" SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>{named}
       </Pixels></Image></OME>"""
-    (tmp_path / "other.tif").write_bytes(seeds.tiff(np.full((24, 20), 77, np.uint8)))
-    content = seeds.tiff(np.zeros((24, 20), np.uint8), description=xml, metadata=None)
-    try:
-        decoded = image.decode(content)
-    except Unreadable:
-        return
-    assert not (decoded == 77).any()
+    (tmp_path / "other.tif").write_bytes(seeds.tiff(np.full((24, 20), 77, np.uint16)))
+    content = seeds.tiff(np.zeros((24, 20), np.uint16), description=xml, metadata=None)
+    decoded = image.decode(content)
+    assert decoded.shape == (24, 20, 1)
+    assert not decoded.any()
 
 
 @pytest.mark.parametrize("opening", [b'{"a":', b'{"s": "]]]]]]", "x": 1, "a":', b"["])
@@ -384,6 +382,9 @@ def test_a_packed_or_foreign_shard_is_refused_with_advice(tmp_path):
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress(seeds.shard()))
     with pytest.raises(TacitError, match="unpack"):
         open_data(tmp_path / "s.tar.gz")
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(seeds.shard()))
+    with pytest.raises(TacitError, match="damaged after byte 0"):
+        open_data(tmp_path / "packed.tar")
     (tmp_path / "s.tar").write_bytes(b"this is no archive" * 100)
     with pytest.raises(TacitError, match="damaged"):
         open_data(tmp_path / "s.tar")
@@ -395,6 +396,18 @@ def test_files_over_the_size_limit_are_not_read(tmp_path):
         file.truncate(1 << 40)
     found = open_data(tmp_path)
     with pytest.raises(Unreadable, match="1,099,511,627,776 bytes are more than the limit"):
+        found.decode(1)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_cells_over_the_size_limit_are_not_read(tmp_path, named):
+    """Files within a table, as bare bytes and with a name."""
+    cells = [PNG, PNG + bytes(5000)]
+    column = [{"bytes": cell, "path": "x.png"} for cell in cells] if named else cells
+    pq.write_table(pa.table({"image": column}), tmp_path / "t.parquet")
+    found = open_data(tmp_path / "t.parquet", limits=Limits(file_bytes=len(PNG)))
+    assert found.decode(0).shape == (24, 20, 3)
+    with pytest.raises(Unreadable, match="bytes are more than the limit"):
         found.decode(1)
 
 

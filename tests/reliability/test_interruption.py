@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tests.reliability.runs import STEPS, assert_same, at_step, cut, train, wait
 import tacit as library
 from tacit.core import files, signals
 from tacit.core.errors import Interrupted, TacitError
+from tacit.train import checkpoint
 from tacit.train.folder import RunFolder, read_table
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
@@ -61,6 +63,16 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(whole: Path, tmp_
     assert_same(whole, out)
 
 
+def test_rows_from_before_the_first_checkpoint_are_not_kept(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(tmp_path / "run", monkeypatch, checkpoint_every="10m")
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+    assert len(read_table(tmp_path / "run" / "metrics.csv")["loss"]) == 5
+    library.resume(tmp_path / "run")
+    assert_same(whole, tmp_path / "run")
+
+
 def test_kills_while_files_are_half_written_are_survived(tmp_path: Path) -> None:
     """Half a checkpoint, half a row, half a store, half a picture: the short form of `benchmarks/kills.py`."""
     script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
@@ -83,6 +95,21 @@ def test_a_checkpoint_that_is_damaged_is_named(unfinished: Path) -> None:
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(TacitError, match=r"last\.pt"):
         library.resume(unfinished)
+
+
+def test_a_checkpoint_that_is_cut_off_leaves_the_one_before(tmp_path: Path) -> None:
+    """Whatever ends the writing of it."""
+
+    class Cut:
+        def __reduce__(self) -> Any:
+            raise KeyboardInterrupt
+
+    last = tmp_path / "checkpoints" / "last.pt"
+    checkpoint.save(last, {"state": {"step": 1}, "method": {"weight": torch.ones(1000)}})
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(last, {"method": {"weight": torch.zeros(1000)}, "state": Cut()})
+    assert checkpoint.load(last)["state"] == {"step": 1}
+    assert os.listdir(last.parent) == ["last.pt"]
 
 
 def test_a_table_that_lost_rows_is_named(unfinished: Path) -> None:
@@ -163,13 +190,16 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     )
     run = subprocess.Popen([sys.executable, "-c", program, *words(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
-    while "in the step" not in run.stderr.readline():
-        assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        run.wait(0.5)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(30) == 130
+    try:
+        while "in the step" not in run.stderr.readline():
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(0.5)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
+    finally:
+        run.kill()
 
 
 def test_a_signal_that_was_switched_off_stays_off() -> None:

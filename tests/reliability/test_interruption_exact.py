@@ -43,7 +43,9 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> set[int | None]:
     """What samples are decoded at from now on."""
     found: set[int | None] = set()
     decode = Collection.decode
-    monkeypatch.setattr(Collection, "decode", lambda self, row, side=None: (found.add(side), decode(self, row, side))[1])
+    monkeypatch.setattr(
+        Collection, "decode", lambda self, row, side=None, *part: (found.add(side), decode(self, row, side, *part))[1]
+    )
     return found
 
 

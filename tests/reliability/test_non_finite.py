@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +18,13 @@ from tacit.core import distributed, files
 from tacit.core.draws import Draws
 from tacit.data.loader import Loader
 from tacit.data.open import open_data
+from tacit.data.spec import Batch
 from tacit.methods.mae import MAE
 from tacit.methods.method import Progress, Terms
 from tacit.train.config import Training
 from tacit.train.folder import RunFolder
 from tacit.train.session import divide
+from tacit.train.step import Step
 from tacit.views.image import ImageView
 
 SAMPLE = "sample:fashion_mnist_sprite"
@@ -89,6 +93,32 @@ def test_a_loss_that_is_not_finite_names_term_step_files_and_checkpoint(tmp_path
     assert verdict["verdict"] == "diverged"
     assert verdict["reasons"] == [said]
     assert len(verdict["advice"]) == 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_no_weight_and_no_moment_is_touched_by_a_loss_that_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    plain, states = Step.__call__, []
+
+    def state(step: Step) -> dict[str, Any]:
+        whole = step.state_dict()
+        return copy.deepcopy({"weights": whole["method"], "moments": whole["optimiser"]["state"]})
+
+    def call(self: Step, batch: Batch, progress: Progress) -> Terms:
+        if progress.step < 3:
+            return plain(self, batch, progress)
+        states.append(state(self))
+        try:
+            return plain(self, batch, progress)
+        finally:
+            states.append(state(self))
+
+    monkeypatch.setattr(Step, "__call__", call)
+    stopped(tmp_path / "run", not_finite_at(3, float("nan"), the_pass=accumulate - 1), accumulate=accumulate)
+    before, after = states
+    assert before["moments"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
 def test_with_accumulation_it_is_the_pass_that_broke(tmp_path: Path) -> None:

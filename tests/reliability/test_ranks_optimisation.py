@@ -58,6 +58,7 @@ STRATEGIES = ("ddp", "fsdp")
 ON = {2: ["simclr-resnet", "moco-v3-vit", "dino-vit", "mae-vit"], 4: list(CASES)}
 ROUNDED = ["simclr-resnet", "mae-vit"]
 HANDED_OVER = ["simclr-resnet", "dino-vit"]
+IN_PASSES = ["mae-vit"]
 ADAM = {"optimiser": "adamw", "lr": 1e-3}
 """Whose two moments lie in memory as the weights do, in another order on one rank than in parts."""
 
@@ -94,11 +95,12 @@ def taken(step: Step, loader: Loader, first: int = 0, stop: int = STEPS) -> Take
 
 
 def every(data: str, cases: list[str], begun: dict[str, Taken]) -> dict[str, Taken]:
-    """What the ranks come to: all steps of every case; the first ones alone; and the last one after others took the first."""
+    """What the ranks come to: all steps of every case, and in passes; the first alone; the last after others took the first."""
     found = {}
     for how in STRATEGIES:
         found |= {f"{case} {how}": taken(*made(case, how, data)) for case in cases}
         found |= {f"{case} {how} rounded": taken(*made(case, how, data, exact=False, lr=1e-3)) for case in ROUNDED}
+        found |= {f"{case} {how} passes": taken(*made(case, how, data, accumulate=2)) for case in IN_PASSES}
         found |= {f"{case} {how} begun": taken(*made(case, how, data, **ADAM), stop=STEPS - 1) for case in HANDED_OVER}
         for case, state in begun.items():
             step, loader = made(case, how, data, **ADAM)
@@ -193,6 +195,14 @@ def test_a_run_is_handed_over_between_one_and_many_ranks_and_between_strategies(
         for last in (ended, together[f"{case} {how} ended"]):
             assert_same({**last, "losses": []}, {**whole, "losses": []}, rtol=1e-8, atol=1e-9)
             torch.testing.assert_close(last["losses"], whole["losses"][-1:], rtol=1e-9, atol=0)
+
+
+@on_two_and_four({2: IN_PASSES, 4: IN_PASSES})
+def test_passes_on_many_ranks_are_those_of_one(case, data, together):
+    """Ranks meet once a step, after the last pass of each."""
+    alone = taken(*made(case, "ddp", data))
+    for how in STRATEGIES:
+        assert_same(together[f"{case} {how} passes"], alone, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", ["mae-vit", "dino-vit"])

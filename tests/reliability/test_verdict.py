@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import tacit
 from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Progress
 from tacit.methods.registry import method
-from tacit.train import ranks
+from tacit.train import loop, ranks
 from tacit.train.config import Training
 from tacit.train.loop import CHECKS
 from tacit.train.session import build_method
 from tacit.train.step import Step
 from tacit.train.watch import Watch
-from tacit.views.probe import light_view, probe_view
+from tacit.views.sights import image as shown
 
 SAMPLE = "sample:fashion_mnist_sprite"
 CPU = torch.device("cpu")
@@ -44,6 +45,21 @@ def test_the_same_run_has_the_same_verdict_and_so_has_one_on_two_ranks(tmp_path:
     assert two["figures"]["effective_rank"] == pytest.approx(one["figures"]["effective_rank"], rel=0.05)
 
 
+def test_a_collapse_ends_the_run_unless_it_is_told_not_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look after a step finds one; what was trained up to there is kept."""
+    plain = loop.judge
+    monkeypatch.setattr(loop, "judge", lambda *known: dataclasses.replace(plain(*known), verdict="collapsed", advice=["stop"]))
+    options = {"precision": "float32", "batch": 32, "size": 16, "encoder": "vit-micro/8", "held_back": 16}
+    with pytest.raises(tacit.Stopped, match=r"collapsed after 1 steps: .*; try: stop"):
+        tacit.pretrain("simclr", SAMPLE, out=tmp_path / "one", steps=20, options=options, device="cpu")
+    stopped = tacit.load(tmp_path / "one", device="cpu")
+    assert (stopped.verdict["verdict"], stopped.verdict["step"]) == ("collapsed", 1)
+    went_on = tacit.pretrain(
+        "simclr", SAMPLE, out=tmp_path / "two", steps=4, options=options | {"stop_on": "none"}, device="cpu"
+    )
+    assert (went_on.verdict["verdict"], went_on.verdict["step"]) == ("collapsed", 4)
+
+
 NORMAL = {"simclr": 153_000, "moco-v3": 107_000, "dino": 86_000, "mae": 489_000}
 """Samples of 64 pixels that 20 minutes see on two slow cores: 13.3 times what 90 seconds saw in `benchmarks/hosts.py`."""
 
@@ -58,7 +74,7 @@ def test_all_looks_of_a_normal_run_cost_less_than_three_hundredths_of_its_steps(
     step = Step(build_method(kind, kind.Options(**options), training, spec), training, spec, ranks.alone(CPU))
     sizes = torch.tensor([[96, 96]], dtype=torch.int32).expand(32, -1)
     batch = Batch(torch.arange(32), torch.randint(0, 256, (32, 3, 96, 96)).to(torch.uint8), sizes)
-    watch = Watch(batch, {"crops": probe_view(spec, size), "light": light_view(spec, size)}, spec, seed=0)
+    watch = Watch(batch, {"crops": shown.crops([size, size]), "light": shown.light([size, size])}, spec, seed=0)
 
     with FlopCounterMode(display=False) as taken:
         step(batch, Progress(0, 1000, 16))

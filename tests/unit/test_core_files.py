@@ -101,6 +101,20 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, name: str, s
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_place_that_may_not_be_written_to_is_named(number: int, tmp_path: Path) -> None:
+    with pytest.raises(files.Unwritable, match=f"cannot write {tmp_path}: .*; make it writable"), files.writing(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "\N{GRINNING FACE}"])
+def test_a_name_as_long_as_the_system_allows_is_written(letter: str, tmp_path: Path) -> None:
+    """255 bytes, to which nothing can be added for the time of writing."""
+    name = letter * (255 // len(letter.encode()))
+    files.write_text(tmp_path / name, "content")
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_the_cause_is_found_behind_what_a_writer_in_another_language_raises(tmp_path: Path) -> None:
     def write() -> None:
         try:

@@ -105,6 +105,19 @@ def test_ids_name_what_is_shown(tmp_path):
             assert torch.equal(batch.data[:, 0, 0, 0].long(), batch.ids)
 
 
+def test_a_sample_s_partner_is_drawn_and_is_another_one(tmp_path):
+    """Whatever else is in the batch, with a store and without; and a broken one is none."""
+    for loader in both(tmp_path, Pictures(50, BAD), batch_size=8, seed=0, partners=True):
+        batch = loader.batch(3)
+        partner = batch.parts["partner"]
+        assert torch.equal(partner.data[:, 0, 0, 0].long(), partner.ids)
+        assert not (partner.ids == batch.ids).any()
+        assert not set(partner.ids.tolist()) & set(BAD)
+        alone = [loader.batch(step).parts["partner"].ids for step in (3, 9)]
+        assert torch.equal(alone[0], partner.ids)
+        assert not torch.equal(alone[1], partner.ids)
+
+
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_ranks_share_the_batch_of_one_process(tmp_path, world, shuffle):

@@ -1,4 +1,4 @@
-"""Rows that are computed are those that a list of them would hold."""
+"""Rows that are computed are those that a list of them would hold; and which rows are trained on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from tacit.core.draws import Order
 from tacit.data import index
 from tacit.data.index import Index
+from tacit.data.open import open_data
 from tacit.data.rows import Rows
 from tacit.train.config import Training
+from tacit.train.pretrain import training_part
 from tacit.train.session import divide
 
 
@@ -30,6 +32,13 @@ def test_what_is_held_back_and_what_is_kept_are_all_rows_and_none_twice():
     whole = Order(5, 0, 1000, "held back")(torch.arange(1000)).numpy()
     assert held.tolist() == sorted(whole[:60].tolist())
     assert sorted([*held, *np.asarray(kept)]) == list(range(1000))
+
+
+def test_what_is_called_test_is_never_trained_on():
+    found = open_data("sample:fashion_mnist_sprite")
+    kept = training_part(found)
+    assert kept.index.splits == {"train": found.index.splits["train"]}
+    assert len(training_part(kept.select(range(9)))) == 9
 
 
 def test_a_billion_rows_take_no_memory():

@@ -405,8 +405,10 @@ def test_every_bundled_sample_opens_with_its_splits():
         assert len(found) == sample.count
         assert set(found.index.splits) == {"train", "test"}
         assert (found.labels is None) == (sample.labels == "none")
-        assert "x".join(map(str, found.form.extent[::-1])) in sample.size
-        assert found.decode(len(found) - 1).ndim == 3
+        assert found.kind.name == sample.kind
+        sides = found.form.extent[found.kind.pixels]
+        assert "x".join(map(str, sides[::-1])) in sample.size
+        assert found.decode(len(found) - 1).ndim == len(found.form.extent) + 1
     with pytest.raises(TacitError, match="did you mean 'clothing96'"):
         open_data("sample:clothing")
 
@@ -465,6 +467,19 @@ def test_an_edit_in_place_is_seen_whichever_file_it_is(tmp_path):
         after = open_data(root).fingerprint
         assert after != before, row
         before = after
+
+
+def test_a_file_of_another_length_is_seen_whatever_its_time_says(tmp_path):
+    root = written(tmp_path / "p", ["1.png", "2.png"])
+    facts = os.stat(root / "2.png")
+    os.utime(root, (1, 1))
+    before = open_data(root).fingerprint
+    (root / "2.png").write_bytes(png(PICTURES[5]))
+    os.utime(root / "2.png", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    os.utime(root, (1, 1))
+    found = open_data(root)
+    assert found.fingerprint != before
+    assert shown(found) == [0, 5]
 
 
 def test_a_broken_listing_cache_is_no_listing_cache(tmp_path):

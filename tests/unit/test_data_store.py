@@ -46,7 +46,9 @@ def decodes(monkeypatch) -> list[int]:
     """The rows that are decoded from now on."""
     rows = []
     before = store.Collection.decode
-    monkeypatch.setattr(store.Collection, "decode", lambda self, row, side=None: (rows.append(row), before(self, row, side))[1])
+    monkeypatch.setattr(
+        store.Collection, "decode", lambda self, row, side=None, *part: (rows.append(row), before(self, row, side, *part))[1]
+    )
     return rows
 
 
@@ -169,6 +171,17 @@ def test_a_damaged_store_is_made_again(tmp_path, photos, damage, monkeypatch):
     again = store.build(open_data(photos), None, tmp_path / "s", 10**9).batch(np.arange(40))
     assert len(rows) == 40
     assert np.array_equal(again.data, good.data)
+
+
+def test_a_journal_with_a_digit_changed_is_not_believed(tmp_path, photos, monkeypatch):
+    """As many bytes as before, so that nothing else could tell."""
+    good = store.build(open_data(photos), None, tmp_path / "s", 10**9).batch(np.arange(40))
+    journal = only(tmp_path / "s") / "journal.jsonl"
+    journal.write_text(journal.read_text().replace("[20, 24]", "[24, 20]", 1))
+    rows = decodes(monkeypatch)
+    again = store.build(open_data(photos), None, tmp_path / "s", 10**9).batch(np.arange(40))
+    assert len(rows) == 40
+    assert torch.equal(again.data, good.data)
 
 
 def test_the_budget_decides_and_says_why(tmp_path, photos):

@@ -64,7 +64,7 @@ def test_weights_are_a_function_of_the_seed_alone():
     [
         ("vit-smal/16", {}, "did you mean 'vit-small/16'"),
         ("resnet19", {}, "did you mean 'resnet18'"),
-        ("vit-small", {}, "vit-small/8"),
+        ("vit-small", {}, "vit-small/16"),
         ("vit-small/0", {}, "1 to 32"),
         ("vit-small/64", {}, "1 to 32"),
         ("vit-mini/4", {"drop_pth": 0.1}, "did you mean 'drop_path'"),

@@ -14,9 +14,9 @@ from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.method import Progress
 from tacit.methods.registry import METHODS, method
-from tacit.train.auto import Budget, Situation
 from tacit.train.recipe import Recipe, resolve
 from tacit.train.session import build_method
+from tacit.train.situation import Budget, Situation
 
 PHOTOGRAPHS = Spec("image", 3, (256, 256))
 COLUMNS = [(name, column) for name in METHODS for column in ("", *method(name).paper_columns)]
@@ -33,8 +33,9 @@ def test_every_column_of_a_paper_is_a_recipe(name, column):
     recipe, card = published(name, column), method(name).paper_columns.get(column, {})
     values = recipe.training.model_dump() | recipe.options.model_dump()
     assert {key: values[key] for key in card if key in values} == {key: card[key] for key in card if key in values}
-    rate = card.get("lr_per_256", method(name).paper_training["lr_per_256"])
-    assert recipe.training.lr == pytest.approx(rate * recipe.training.batch / 256)
+    whole = method(name).paper_training | card
+    rate = whole["lr"] if "lr" in whole else whole["lr_per_256"] * recipe.training.batch / 256
+    assert recipe.training.lr == pytest.approx(rate)
     changed = {key for key in card if key in method(name).Options.model_fields}
     assert {key for key in changed if recipe.origin[f"method.{key}"] != f"paper: as published for {column}"} == set()
 
@@ -84,7 +85,7 @@ def test_at_the_published_size_a_whole_batch_passes_and_the_weights_are_as_many(
 
 
 def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
-    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0)
+    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
     small = Spec("image", 3, (32, 32))
 
     def rate(**given: Any) -> float:
@@ -98,7 +99,7 @@ def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
 
 
 def test_short_runs_of_convolutions_take_small_views():
-    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0)
+    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
 
     def size(name: str, minutes: float | None, device: str = "cpu") -> int:
         situation = Situation(method(name), PHOTOGRAPHS, seen, None, Budget(minutes), device, measure=lambda o, t: 1.0)

@@ -20,7 +20,7 @@ from tacit.train.config import Training
 from tacit.train.evidence import Evidence
 from tacit.train.verdict import Verdict, judge
 from tacit.train.watch import VIEWS, Watch
-from tacit.views.probe import light_view, probe_view
+from tacit.views.sights import image as shown
 
 BEFORE = {"effective_rank": 20.0, "second_view": 0.2}
 AFTER = {
@@ -125,6 +125,12 @@ def test_every_verdict_but_learned_has_two_causes_each_with_an_option() -> None:
         assert all("--" in advice for advice in found.advice)
 
 
+def test_copies_of_one_another_are_a_suspect() -> None:
+    collapsed = {"effective_rank": 1.0}
+    assert "80% of the samples are copies" in verdict(collapsed, replace(SETTING, duplicates=0.8)).advice[0]
+    assert not any("copies" in advice for advice in verdict(collapsed, replace(SETTING, duplicates=0.4)).advice)
+
+
 def test_what_the_user_set_far_from_the_recipe_is_the_first_suspect() -> None:
     config = {
         "train": {"lr": 0.3, "batch": 64, "weight_decay": 0.03},
@@ -166,7 +172,7 @@ def watch() -> Watch:
     sizes = torch.tensor([[20, 20]], dtype=torch.int32).expand(140, -1)
     spec = Spec("image", 1, (20, 20))
     return Watch(
-        Batch(torch.arange(140), data, sizes), {"crops": probe_view(spec, 16), "light": light_view(spec, 16)}, spec, seed=0
+        Batch(torch.arange(140), data, sizes), {"crops": shown.crops([16, 16]), "light": shown.light([16, 16])}, spec, seed=0
     )
 
 

@@ -42,7 +42,7 @@ def encode(batch: Batch) -> Tensor:
 def all_features(collection: Collection) -> np.ndarray:
     return np.concatenate(
         [
-            encode(collection.kind.collate(torch.tensor([row]), [np.moveaxis(collection.decode(row), -1, 0)]))
+            encode(Batch.padded(torch.tensor([row]), [np.moveaxis(collection.decode(row), -1, 0)]))
             for row in range(len(collection))
         ]
     )

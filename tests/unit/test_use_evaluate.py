@@ -70,9 +70,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     seen: Counter[str] = Counter()
     original = image.decode
 
-    def counted(payload, form=None, side=None, name="", limits=image.DEFAULT_LIMITS):
+    def counted(payload, form=None, side=None, name="", limits=image.DEFAULT_LIMITS, part=None):
         seen[name] += 1
-        return original(payload, form, side, name, limits)
+        return original(payload, form, side, name, limits, part)
 
     monkeypatch.setattr(image, "decode", counted)
     return seen

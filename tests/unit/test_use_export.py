@@ -40,7 +40,7 @@ def test_onnx_says_the_same_for_any_batch_and_describes_its_input(tmp_path, samp
     import onnxruntime
 
     made = encoder(name, **options)
-    result = export(made, SPEC, 16, "onnx", tmp_path / "e.onnx", samples)
+    result = export(made, SPEC, [16, 16], "onnx", tmp_path / "e.onnx", samples)
     session = onnxruntime.InferenceSession(str(tmp_path / "e.onnx"), providers=["CPUExecutionProvider"])
     described = json.loads(session.get_modelmeta().custom_metadata_map["tacit.preprocessing"])
     assert described["mean"] == [0.5, 0.4, 0.3]
@@ -57,7 +57,7 @@ def test_onnx_says_the_same_for_any_batch_and_describes_its_input(tmp_path, samp
 )
 def test_a_torch_program_runs_alone_for_any_batch(tmp_path, samples, name, options):
     made = encoder(name, **options)
-    export(made, SPEC, 16, "torch", tmp_path / "e.pt2", samples)
+    export(made, SPEC, [16, 16], "torch", tmp_path / "e.pt2", samples)
     extra = {"preprocessing.json": ""}
     module = torch.export.load(tmp_path / "e.pt2", extra_files=extra).module()
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_a_torch_program_runs_alone_for_any_batch(tmp_path, samples, name, optio
 )
 def test_timm_export_holds_every_weight_and_how_to_build_their_network(tmp_path, samples, name, options):
     made = encoder(name, **options)
-    result = export(made, SPEC, 16, "timm", tmp_path / "timm", samples)
+    result = export(made, SPEC, [16, 16], "timm", tmp_path / "timm", samples)
     weights, config = (
         load_file(tmp_path / "timm" / "model.safetensors"),
         json.loads((tmp_path / "timm" / "config.json").read_text()),
@@ -101,7 +101,7 @@ def test_timm_export_holds_every_weight_and_how_to_build_their_network(tmp_path,
 
 def test_a_network_that_timm_cannot_build_is_refused(tmp_path, samples):
     with pytest.raises(TacitError, match="take --format onnx"):
-        export(encoder("resnet-mini"), SPEC, 16, "timm", tmp_path / "timm", samples)
+        export(encoder("resnet-mini"), SPEC, [16, 16], "timm", tmp_path / "timm", samples)
     assert not (tmp_path / "timm").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_network_that_timm_cannot_build_is_refused(tmp_path, samples):
 def test_a_missing_extra_is_named_with_the_command_that_brings_it(tmp_path, samples, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(TacitError, match=rf"needs {missing}.*pip install 'tacit\[export\]'"):
-        export(encoder("resnet-mini"), SPEC, 16, "onnx", tmp_path / "e.onnx", samples)
+        export(encoder("resnet-mini"), SPEC, [16, 16], "onnx", tmp_path / "e.onnx", samples)
     assert not list(tmp_path.iterdir())
 
 
@@ -117,17 +117,17 @@ def test_an_export_that_comes_back_different_is_not_written(tmp_path, samples, m
     made, other = encoder("resnet-mini"), encoder("resnet-mini", seed=7)
     monkeypatch.setattr(export_torch, "traced", lambda _, x: torch.export.export(PooledFeatures(other).eval(), (x,)))
     with pytest.raises(TacitError, match="different"):
-        export(made, SPEC, 16, "torch", tmp_path / "e.pt2", samples[:1])
+        export(made, SPEC, [16, 16], "torch", tmp_path / "e.pt2", samples[:1])
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_export_leaves_the_earlier_file(tmp_path, samples, monkeypatch):
     path, made = tmp_path / "e.pt2", encoder("resnet-mini")
-    export(made, SPEC, 16, "torch", path, samples)
+    export(made, SPEC, [16, 16], "torch", path, samples)
     before = path.read_bytes()
     monkeypatch.setattr(export_torch, "compared", lambda *_: (_ for _ in ()).throw(TacitError("different")))
     with pytest.raises(TacitError):
-        export(made, SPEC, 16, "torch", path, samples)
+        export(made, SPEC, [16, 16], "torch", path, samples)
     assert path.read_bytes() == before
 
 
@@ -143,18 +143,18 @@ def test_an_encoder_that_cannot_be_followed_is_one_line(tmp_path, samples):
             return Encoded(y * float(y.sum()) if len(x) == 2 else y, y[:, None])
 
     with pytest.raises(TacitError, match="cannot follow this encoder"):
-        export(Fickle(), SPEC, 16, "torch", tmp_path / "e.pt2", samples)
+        export(Fickle(), SPEC, [16, 16], "torch", tmp_path / "e.pt2", samples)
 
 
 def test_exporting_leaves_the_encoder_in_the_mode_it_was_in(tmp_path, samples):
     made = encoder("resnet-mini").train()
-    export(made, SPEC, 16, "torch", tmp_path / "e.pt2", samples)
+    export(made, SPEC, [16, 16], "torch", tmp_path / "e.pt2", samples)
     assert made.training
 
 
 def test_the_preprocessing_says_all_that_another_program_needs():
     described = preprocessing(
-        Spec("image", 2, (40, 30), low=100, high=4000, mean=(0.1, 0.2), std=(0.3, 0.0), names=("a", "b")), 32
+        Spec("image", 2, (40, 30), low=100, high=4000, mean=(0.1, 0.2), std=(0.3, 0.0), names=("a", "b")), (2, 32, 32)
     )
     assert described["input"] == "float32 [batch, 2, 32, 32]"
     assert (described["low"], described["high"], described["names"]) == (100, 4000, ["a", "b"])
@@ -173,4 +173,4 @@ def test_the_largest_difference_is_reported_and_bounded(tmp_path):
 
 def test_an_unknown_form_names_the_nearest(tmp_path, samples):
     with pytest.raises(TacitError, match="did you mean 'onnx'"):
-        export(encoder("resnet-mini"), SPEC, 16, "onx", tmp_path / "e", samples)
+        export(encoder("resnet-mini"), SPEC, [16, 16], "onx", tmp_path / "e", samples)

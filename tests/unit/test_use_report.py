@@ -104,6 +104,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         ReportContent.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "below/1.png"])
+def test_captions_lead_to_no_picture_elsewhere(tmp_path, name):
+    folder = run_folder(tmp_path)
+    (tmp_path / "secret.png").write_bytes(png())
+    (folder.pictures / "captions.json").write_text(json.dumps({"1.png": "two views", name: "another"}))
+    with pytest.raises(TacitError, match="does not lie beside it"):
+        ReportContent.from_folder(folder.path)
+
+
 def test_a_page_does_not_tell_whose_disk_it_was_made_on(tmp_path):
     content = ReportContent.from_folder(run_folder(tmp_path).path)
     assert str(tmp_path) not in content.folder

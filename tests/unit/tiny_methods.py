@@ -69,7 +69,8 @@ def facts(**known: Any) -> Facts:
         "spec": SPEC, "samples": 4000, "duplicates": 0.0, "sparse": 0.0, "flat": 0.0, "mirrored": None, "batch": 128,
         "steps": 2000, "size": 32, "encoder": "resnet-mini", "width": 256, "device": "cpu",
     }  # fmt: skip
-    return Facts(**{**usual, **known})
+    usual |= known
+    return Facts(extent=(usual["size"],) * 2, **usual)
 
 
 def auto(name: str, **known: Any) -> dict[str, Any]:

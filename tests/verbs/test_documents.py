@@ -126,10 +126,12 @@ def session_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[P
     from tacit.data.kinds.kind import KINDS
     from tacit.evaluation.protocol import PROTOCOLS
     from tacit.methods.registry import METHODS
+    from tacit.train.fits import FITS
+    from tacit.views.sight import SIGHTS
 
     sessions: dict[Path, Session] = {}
     modules = set(sys.modules)
-    tables = [(table, dict(table)) for table in (KINDS, METHODS, PROTOCOLS)]
+    tables = [(table, dict(table)) for table in (FITS, KINDS, METHODS, PROTOCOLS, SIGHTS)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TACIT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
@@ -282,10 +284,11 @@ def test_hooks_that_contributing_lists_are_those_of_a_method() -> None:
 def test_constants_in_the_documents_are_those_of_the_code() -> None:
     from tacit.data.payload import Limits
     from tacit.data.skipped import MAX_BAD
-    from tacit.train.auto import DEFAULT_MINUTES, MOST_EPOCHS
+    from tacit.train.auto import MOST_EPOCHS
     from tacit.train.loop import CHECKS
     from tacit.train.pretrain import SMALLEST
     from tacit.train.recipe import QUICK_MINUTES
+    from tacit.train.situation import DEFAULT_MINUTES
     from tacit.train.verdict import COLLAPSED_RANK, COLLAPSED_SHARE
 
     said = {

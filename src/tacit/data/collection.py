@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
+from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, nearest
 from tacit.data.index import Index
 from tacit.data.kinds.kind import Form, Kind
 from tacit.data.payload import Limits, Payload
 from tacit.data.rows import Rows
 from tacit.data.sources.source import Read
+from tacit.data.text.wording import Words, drawn_captions
+from tacit.data.window import Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,7 @@ class Collection:
         fetch: reads a row of the source.
         limits: how much a single sample may ask for.
         late_labels: reads the labels of some rows of the source, where the table does not have them.
+        words: what makes tokens of captions, where they are wanted.
     """
 
     kind: Kind
@@ -38,6 +43,7 @@ class Collection:
     fetch: Read
     limits: Limits
     late_labels: Callable[[np.ndarray], list[str]] | None = None
+    words: Words | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -62,9 +68,25 @@ class Collection:
         """The sample as it lies in its source. Raises `Unreadable`."""
         return self.fetch(int(self.origin[row]), self.limits)
 
-    def decode(self, row: int, side: int | None = None) -> np.ndarray:
-        """`[H, W, C]` in the run's channels and dtype, its shorter side at most `side`. Raises `Unreadable`."""
-        return self.kind.decode(self.read(row), self.form, side, self.index.table["path"][row].as_py() or "", self.limits)
+    def decode(self, row: int, side: int | None = None, part: Part | None = None) -> np.ndarray:
+        """`[*extent, C]` in the run's channels and dtype, its shorter side at most `side`. Raises `Unreadable`.
+
+        With `part`, only what it wants of the sample.
+        """
+        return self.kind.decode(self.read(row), self.form, side, self.name(row), self.limits, part)
+
+    def glance(self, row: int, side: int | None = None) -> np.ndarray:
+        """As much of a sample as tells what it looks like."""
+        window = self.kind.glance
+        return self.decode(row, side, None if window is None else lambda extent: window(extent, ()))
+
+    def extra(self, draws: Draws) -> dict[str, Tensor]:
+        """What batches of these rows have beside decoded samples: the tokens of a caption of each, where they are wanted."""
+        return {} if self.words is None else {"tokens": self.words(drawn_captions(self.index.table, draws))}
+
+    def name(self, row: int) -> str:
+        """The path of a sample as the table has it; empty where there is none."""
+        return self.index.table["path"][row].as_py() or ""
 
     def select(self, rows: str | Sequence[int] | np.ndarray) -> Collection:
         """Some of the samples, by row numbers, by a mask or by the name of a split."""

@@ -9,6 +9,7 @@ import numpy as np
 from tacit.core.errors import Hindered
 from tacit.data.collection import Collection
 from tacit.data.payload import Unreadable
+from tacit.data.window import Part
 
 WITNESSES = 8
 
@@ -24,10 +25,10 @@ class Decoder:
         self.collection = collection
         self._seen: deque[int] = deque(maxlen=WITNESSES)
 
-    def __call__(self, row: int, side: int | None) -> np.ndarray:
-        """`[H, W, C]`, as `Collection.decode` gives it. Raises `Unreadable`, or `Hindered` where the data is gone."""
+    def __call__(self, row: int, side: int | None, part: Part | None = None) -> np.ndarray:
+        """`[*extent, C]`, as `Collection.decode` gives it. Raises `Unreadable`, or `Hindered` where the data is gone."""
         try:
-            sample = self.collection.decode(row, side)
+            sample = self.collection.decode(row, side, part)
         except Unreadable:
             self._refuse_gone()
             raise

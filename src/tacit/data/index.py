@@ -78,9 +78,9 @@ class Index:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Paths, sizes and times in one hexadecimal number: other data, other number. Where the root lies does not matter."""
+        """Paths, sizes, times and captions in one hexadecimal number: other data, other number, wherever the root lies."""
         digest = hashlib.blake2b(digest_size=16)
-        for name in ("path", "offset", "size", "mtime", "content"):
+        for name in ("path", "offset", "size", "mtime", "content", "caption"):
             if name in self.table.column_names:
                 column = self.table[name]
                 digest.update(name.encode())
@@ -88,6 +88,8 @@ class Index:
                     part = column.slice(start, AT_ONCE)
                     if pa.types.is_integer(column.type):
                         digest.update(pc.fill_null(part, -1).to_numpy().astype("<i8").tobytes())
+                    elif pa.types.is_nested(column.type):
+                        digest.update(repr(part.to_pylist()).encode(errors="surrogatepass"))
                     else:
                         digest.update(b"\0" * bool(start) + _joined(part))
         return digest.hexdigest()

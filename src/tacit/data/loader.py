@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import chain
 
 import numpy as np
@@ -18,6 +19,7 @@ from tacit.data.rows import Rows
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.spec import Batch
 from tacit.data.store import Store
+from tacit.data.window import Part, Window
 from tacit.data.workers import in_order, pool
 
 AHEAD = 3
@@ -27,6 +29,9 @@ STAND_INS = 64
 
 BLOCK = 16384
 """So many places of an order are computed at once: for a few alone, it would be nearly as much work."""
+
+WHOLE = ""
+PARTNER = "partner"
 
 
 class Loader:
@@ -42,6 +47,8 @@ class Loader:
         shuffle: serve a new order each epoch, dropping its last incomplete batch, with another sample in place of a bad
             one. Else serve each row once, in order, and leave bad ones out.
         side: what samples are decoded at where there is no store.
+        windows: which parts of samples are wanted, by the view that wants them; with none, samples come whole.
+        partners: beside each sample another one, drawn, as the part `PARTNER` of the batch.
         max_bad: a larger share of bad samples than this stops the run.
 
     Attributes:
@@ -61,12 +68,15 @@ class Loader:
         shuffle: bool = True,
         side: int | None = None,
         max_bad: float = MAX_BAD,
+        windows: Mapping[str, Window] | None = None,
+        partners: bool = False,
     ) -> None:
         self.collection, self.store, self.seed, self.side = collection, store, seed, side
         rows = Rows(len(collection)) if rows is None else rows
         self.rows = rows if isinstance(rows, Rows) else np.asarray(rows, dtype=np.int64)
         self.batch_size, self.rank, self.world, self.shuffle, self.max_bad = batch_size, rank, world, shuffle, max_bad
         self.skipped: dict[int, str] = {}
+        self._windows, self._partners = dict(windows or {}), partners
         if shuffle and batch_size % world:
             raise TacitError(
                 f"a batch of {batch_size} cannot be shared evenly by {world} processes; give a multiple of {world}"
@@ -95,7 +105,10 @@ class Loader:
         stop = min(start + self.batch_size, len(self.rows))
         first, last = (start + (stop - start) * part // self.world for part in (self.rank, self.rank + 1))
         rows = self.rows[self._positions(epoch, first, last) if self.shuffle else np.arange(first, last)]
-        return self._decoded(rows) if self.store is None else self._stored(self.store, rows)
+        found = self._read(rows, epoch)
+        if self._partners:
+            found = replace(found, parts=found.parts | {PARTNER: self._read(self._others(found.ids, epoch), epoch)})
+        return replace(found, extra=self.collection.extra(Draws(self.seed, epoch, found.ids)))
 
     def __iter__(self) -> Iterator[Batch]:
         """One pass: the batches of the first epoch, those with nothing for this rank left out."""
@@ -112,7 +125,7 @@ class Loader:
         def make(step: int) -> Batch:
             batch = self.batch(step)
             if pin:
-                batch = Batch(batch.ids.pin_memory(), batch.data.pin_memory(), batch.sizes.pin_memory(), batch.extra)
+                batch = batch.each(torch.Tensor.pin_memory)
             return batch
 
         with pool(1) as background:
@@ -127,11 +140,34 @@ class Loader:
         places = torch.arange(number * BLOCK, min((number + 1) * BLOCK, len(self.rows)))
         return Order(self.seed, epoch, len(self.rows))(places).numpy()
 
-    def _stored(self, store: Store, rows: np.ndarray) -> Batch:
+    def _read(self, rows: np.ndarray, epoch: int) -> Batch:
+        return self._decoded(rows, epoch) if self.store is None else self._stored(self.store, rows, epoch)
+
+    def _others(self, ids: torch.Tensor, epoch: int) -> np.ndarray:
+        """Another row for each: a draw of (seed, epoch, row), so that it does not matter what else is in the batch."""
+        first, second = self.rows[Draws(self.seed, epoch, ids).integers("partner", 0, len(self.rows), 2).numpy()].T
+        return np.where(first == ids.numpy(), second, first)
+
+    def _stored(self, store: Store, rows: np.ndarray, epoch: int) -> Batch:
         if self.skipped:
             kept = [self._standing_in(row) if row in self.skipped else row for row in rows.tolist()]
             rows = np.array([row for row in kept if row is not None], dtype=np.int64)
-        return store.batch(rows)
+        if not self._windows:
+            return store.batch(rows)
+        wanted = self._wanted(rows, epoch)
+        return _of_parts({name: store.batch(rows, [parts[name] for parts in wanted]) for name in self._windows})
+
+    def _wanted(self, rows: np.ndarray, epoch: int) -> list[dict[str, Part]]:
+        """What is wanted of these samples, by view: a draw of (seed, epoch, row, view)."""
+        draws = Draws(self.seed, epoch, torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)))
+        drawn = {
+            name: draws.within(name).uniform("window", w.drawn).tolist() if w.drawn else [()] * len(rows)
+            for name, w in self._windows.items()
+        }
+        return [
+            {name: partial(_part, window, drawn[name][place]) for name, window in self._windows.items()}
+            for place in range(len(rows))
+        ]
 
     def _standing_in(self, row: int) -> int | None:
         if not self.shuffle:
@@ -144,23 +180,44 @@ class Loader:
         yield from self.rows[drawn[0].numpy()].tolist()
         yield from (int(self.rows[place]) for place in range(len(self.rows)))
 
-    def _decoded(self, rows: np.ndarray) -> Batch:
+    def _decoded(self, rows: np.ndarray, epoch: int) -> Batch:
         assert self._workers is not None
-        found = [pair for pair in in_order(self._workers, self._shown, rows.tolist()) if pair is not None]
+        show = partial(self._shown, epoch=epoch)
+        found = [pair for pair in in_order(self._workers, show, rows.tolist()) if pair is not None]
         refuse_too_many(self.skipped, len(self.rows), self.collection, self.max_bad)
         if not found:
             form = self.collection.form
             nothing = torch.zeros(0, form.channels, *(1 for _ in form.extent), dtype=getattr(torch, form.dtype))
             return Batch(torch.zeros(0, dtype=torch.int64), nothing, torch.zeros(0, len(form.extent), dtype=torch.int32))
         ids = torch.tensor([row for row, _ in found])
-        return self.collection.kind.collate(ids, [np.moveaxis(sample, -1, 0) for _, sample in found])
 
-    def _shown(self, row: int) -> tuple[int, np.ndarray] | None:
+        def padded(name: str) -> Batch:
+            return Batch.padded(ids, [np.moveaxis(shown[name], -1, 0) for _, shown in found])
+
+        return _of_parts({name: padded(name) for name in self._windows}) if self._windows else padded(WHOLE)
+
+    def _shown(self, row: int, epoch: int) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The row that is really shown, and what of it, by view."""
         for candidate in chain([row], self._stand_ins(row) if self.shuffle else ()):
             if candidate in self.skipped:
                 continue
             try:
-                return candidate, self._decode(candidate, self.side)
+                (wanted,) = self._wanted(np.array([candidate]), epoch) if self._windows else [{WHOLE: None}]
+                return candidate, {name: self._decode(candidate, self.side, part) for name, part in wanted.items()}
             except Unreadable as problem:
                 self.skipped[candidate] = str(problem)
         return None
+
+
+def whole_or(window: Window | None) -> dict[str, Window]:
+    """One window for whatever looks at a batch; none where samples come whole."""
+    return {} if window is None else {WHOLE: window}
+
+
+def _part(window: Window, drawn: Sequence[float], extent: Sequence[int]) -> tuple[np.ndarray, ...]:
+    return window(extent, drawn)
+
+
+def _of_parts(parts: dict[str, Batch]) -> Batch:
+    first = next(iter(parts.values()))
+    return Batch(first.ids, first.data, first.sizes, first.extra, parts)

@@ -7,6 +7,7 @@ import numpy as np
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.index import spread
+from tacit.data.kinds.kind import shrunk, sides
 from tacit.data.payload import Unreadable
 from tacit.data.spec import Spec
 from tacit.data.workers import in_order, pool
@@ -22,7 +23,8 @@ def measure(collection: Collection, sample: int = 2000, side: int | None = None)
     """The `Spec` of a collection, from at most `sample` of its samples, evenly spread; the same every time.
 
     `low` and `high` are 0 and 255 for 8 bits, else the percentiles 0.1 and 99.9. A standard deviation below 0.001 is
-    given as 0.001: samples that are all alike must not be divided by nothing.
+    given as 0.001: samples that are all alike must not be divided by nothing. What has no pixels has no brightness either: its
+    values keep their units, so that these are 0 and 1, and a deviation is as small as float32 can tell.
 
     Args:
         collection: only these samples are looked at.
@@ -33,7 +35,7 @@ def measure(collection: Collection, sample: int = 2000, side: int | None = None)
 
     def look(row: int) -> np.ndarray | None:
         try:
-            decoded = collection.decode(row, min(side or SIDE, SIDE))
+            decoded = collection.glance(row, min(side or SIDE, SIDE))
         except Unreadable:
             return None
         pixels = decoded.reshape(-1, decoded.shape[-1])
@@ -44,20 +46,24 @@ def measure(collection: Collection, sample: int = 2000, side: int | None = None)
         seen = [found for found in in_order(workers, look, rows.tolist()) if found is not None]
     if not seen:
         raise TacitError(f"none of {len(rows)} samples looked at can be decoded; `tacit doctor` lists the reasons")
-    low, high = _extremes(np.concatenate(seen), collection.form.dtype)
-    scaled = [((pixels.astype(np.float64) - low) / (high - low)).clip(0, 1) for pixels in seen]
+    bright = bool(sides(collection.kind.name, collection.form.extent))
+    low, high = _extremes(np.concatenate(seen), collection.form.dtype) if bright else (0.0, 1.0)
+    scaled = [(pixels.astype(np.float64) - low) / (high - low) for pixels in seen]
+    scaled = [s.clip(0, 1) for s in scaled] if bright else scaled
     mean = np.mean([s.mean(axis=0) for s in scaled], axis=0)
     square = np.mean([(s**2).mean(axis=0) for s in scaled], axis=0)
-    std = np.sqrt(np.maximum(square - mean**2, 0)).clip(min=1e-3)
+    least = 1e-3 if bright else np.maximum(1e-6 * np.abs(mean), 1e-30)
+    std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), least)
     return Spec(
         kind=collection.kind.name,
         channels=collection.form.channels,
-        size=_size(collection.form.extent, side),
+        size=shrunk(collection.kind.name, collection.form.extent, side),
         low=low,
         high=high,
-        mean=tuple(round(float(m), 6) for m in mean),
-        std=tuple(round(float(s), 6) for s in std),
-        names=("red", "green", "blue") if collection.form.channels == 3 else (),
+        mean=tuple(round(float(m), 6) if bright else float(f"{m:.9g}") for m in mean),
+        std=tuple(round(float(s), 6) if bright else float(f"{s:.9g}") for s in std),
+        names=collection.form.names
+        or (names if collection.form.channels == len(names := collection.kind.channel_names) else ()),
     )
 
 
@@ -66,8 +72,3 @@ def _extremes(pixels: np.ndarray, dtype: str) -> tuple[float, float]:
         return 0.0, 255.0
     low, high = (float(v) for v in np.percentile(pixels, (0.1, 99.9)))
     return (low, high) if high > low else (low, low + 1.0)
-
-
-def _size(extent: tuple[int, ...], side: int | None) -> tuple[int, ...]:
-    scale = 1.0 if side is None else min(1.0, side / min(extent))
-    return tuple(max(1, round(length * scale)) for length in extent)

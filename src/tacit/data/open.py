@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.index import Index, spread
-from tacit.data.kinds.kind import Form, Kind, choose, kind_named
+from tacit.data.kinds.kind import Form, Kind, choose, kind_named, recognised
 from tacit.data.measure import measure
 from tacit.data.payload import Limits, Unreadable
 from tacit.data.rows import Rows
@@ -51,6 +52,7 @@ def open_data(
     if not count:
         raise TacitError(f"{source.what} has no samples: {source.root or data}")
     chosen, why = _kind(source, kind, limits)
+    limits = replace(limits, whole=not chosen.seeks)
     form = _form(source, chosen, limits)
     collection = Collection(
         chosen,
@@ -70,8 +72,10 @@ def _kind(source: Source, kind: str | None, limits: Limits) -> tuple[Kind, str]:
         return source.kind, source.why
     if kind is not None:
         return kind_named(kind), "this kind was given"
-    names = [name for name in source.table["path"].take(spread(len(source.table), 1000)).to_pylist() if name]
-    chosen, why = choose(names, None)
+    rows = [int(row) for row in spread(len(source.table), 1000)]
+    named = {row: name for row, name in zip(rows, source.table["path"].take(rows).to_pylist(), strict=True) if name}
+    names, there = list(named.values()), list(named)
+    chosen, why = recognised(names, lambda place, limits: source.read(there[place], limits))
     # Where names say nothing, the first samples do; the very first may be a broken one.
     for row in spread(len(source.table), LOOKED_AT_REMOTELY).tolist() if chosen is None else ():
         try:

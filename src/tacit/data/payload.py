@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-Payload = bytes | np.ndarray
+Payload = bytes | np.ndarray | Path
+"""The bytes of a file, an array, or where a file lies on this machine."""
 
 
 class Unreadable(Exception):
@@ -21,11 +22,13 @@ class Limits:
 
     Attributes:
         pixels: height times width of a picture that is still decoded (the default is Pillow's own threshold).
-        file_bytes: size of a file that is still read.
+        file_bytes: size of a file that is still read, and of what is decoded from one at a time.
+        whole: whether files are read whole; else a local one is handed over by its path, to be read in parts.
     """
 
     pixels: int = 89_478_485
     file_bytes: int = 1 << 30
+    whole: bool = True
 
 
 def memory() -> int:

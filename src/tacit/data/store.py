@@ -28,9 +28,11 @@ from tacit.core.errors import Hindered, TacitError
 from tacit.data.collection import Collection
 from tacit.data.decoder import Decoder
 from tacit.data.index import spread
+from tacit.data.kinds.kind import shrunk
 from tacit.data.payload import Unreadable, memory
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.spec import Batch
+from tacit.data.window import Part, cut
 from tacit.data.workers import in_order, pool
 
 VERSION = 2
@@ -66,7 +68,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, collection: Collection, chunks: list[Chunk]) -> None:
-        self.folder, self._kind, form = folder, collection.kind, collection.form
+        self.folder, form = folder, collection.form
         self.bad = {row: why for chunk in chunks for row, why in chunk.bad.items()}
         self.sizes = np.concatenate([np.array(c.sizes, dtype=np.int32).reshape(-1, len(form.extent)) for c in chunks])
         lengths = self.sizes.astype(np.int64).prod(axis=1) * form.channels
@@ -88,11 +90,14 @@ class Store:
         """`[C, *extent]`, a view into the file."""
         return self._flat[self._starts[row] : self._starts[row + 1]].reshape(self._channels, *self.sizes[row])
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The samples of these rows (good ones), padded where their extents differ."""
+    def batch(self, rows: np.ndarray, parts: Sequence[Part] | None = None) -> Batch:
+        """The samples of these rows (good ones), or the parts of them that are wanted, padded where their extents differ."""
         ids = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
+        if parts is not None and len(rows):
+            places = [part(self.sizes[row].tolist()) for row, part in zip(rows.tolist(), parts, strict=True)]
+            return Batch.padded(ids, [cut(self.sample(row), at, 1) for row, at in zip(rows.tolist(), places, strict=True)])
         if not self.fixed and len(rows):
-            return self._kind.collate(ids, [self.sample(row) for row in rows.tolist()])
+            return Batch.padded(ids, [self.sample(row) for row in rows.tolist()])
         block = self._flat.reshape(-1, self._channels, *(self._extent or (1,) * self.sizes.shape[1]))
         data = torch.from_numpy(block[self._place[rows]])
         return Batch(ids, data, torch.from_numpy(self.sizes[rows]))
@@ -182,26 +187,15 @@ def finished(collection: Collection, side: int | None, folder: str | os.PathLike
     return None if chunks is None else Store(place, collection, chunks)
 
 
-def useful_side(view: int, extent: Sequence[int]) -> int | None:
-    """What to decode samples of this extent at for views of `view` pixels: crops can use one and a half times as many.
-
-    None where the samples are no larger than that: then they stay as they are.
-    """
-    side = -(-3 * view // 2)
-    return side if min(extent) > side else None
-
-
 def expected_bytes(collection: Collection, side: int | None) -> int:
     """About how large the store will be, from the headers of a few samples."""
     extents = []
     for row in spread(len(collection), 64).tolist():
         try:
-            name = collection.index.table["path"][row].as_py() or ""
-            extents.append(collection.kind.form(collection.read(row), name, collection.limits).extent)
+            extents.append(collection.kind.form(collection.read(row), collection.name(row), collection.limits).extent)
         except Unreadable:
             continue
-    scales = [1.0 if side is None else min(1.0, side / min(extent)) for extent in extents]
-    pixels = [math.prod(math.ceil(n * scale) for n in extent) for extent, scale in zip(extents, scales, strict=True)]
+    pixels = [math.prod(shrunk(collection.kind.name, extent, side)) for extent in extents]
     each = np.dtype(collection.form.dtype).itemsize * collection.form.channels
     return int(np.mean(pixels or [0]) * each * len(collection))
 

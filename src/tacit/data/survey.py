@@ -14,6 +14,7 @@ from tacit.data.collection import Collection
 from tacit.data.index import spread
 from tacit.data.payload import Unreadable
 from tacit.data.spec import Spec
+from tacit.data.text.wording import COLUMN, captions_of
 from tacit.data.workers import in_order, pool
 
 SIDE = 128
@@ -49,6 +50,7 @@ class Survey:
         constant: share of samples with one value everywhere.
         splits: how many samples each split has.
         classes: how many different labels there are; 0 without labels.
+        captions: of the samples looked at, where the data has any.
         notes: what the owner should know, one line each.
     """
 
@@ -71,6 +73,7 @@ class Survey:
     constant: float
     splits: dict[str, int]
     classes: int
+    captions: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -127,20 +130,25 @@ def survey(collection: Collection, spec: Spec, sample: int = 5000) -> Survey:
         constant=float(np.mean([look.constant for look in looks])),
         splits=collection.index.splits,
         classes=0 if labels is None else len(set(labels) - {""}),
+        captions=_captions(collection, rows),
     )
     facts.notes.extend(collection.kind.checks(facts))
     return facts
 
 
+def _captions(collection: Collection, rows: list[int]) -> tuple[str, ...]:
+    table = collection.index.table
+    return tuple(text for row in rows for text in captions_of(table, row)) if COLUMN in table.column_names else ()
+
+
 def _look(collection: Collection, spec: Spec, row: int) -> _Look | str:
     try:
-        payload = collection.read(row)
-        name = collection.index.table["path"][row].as_py() or ""
-        extent = collection.kind.form(payload, name, collection.limits).extent
-        decoded = collection.kind.decode(payload, collection.form, SIDE, name, collection.limits)
+        extent = collection.kind.form(collection.read(row), collection.name(row), collection.limits).extent
+        decoded = collection.glance(row, SIDE)
     except Unreadable as problem:
         return str(problem)
-    scaled = ((decoded.astype(np.float32) - spec.low) / (spec.high - spec.low)).clip(0, 1)
+    picture = collection.kind.picture(decoded)
+    scaled = ((picture.astype(np.float32) - spec.low) / (spec.high - spec.low)).clip(0, 1)
     grey = scaled.mean(axis=2)
     return _Look(
         extent,
@@ -148,7 +156,7 @@ def _look(collection: Collection, spec: Spec, row: int) -> _Look | str:
         _tiny(scaled if scaled.shape[2] == 3 else grey[..., None]),
         np.bincount(np.rint(grey * 255).astype(np.uint8).ravel(), minlength=256),
         _flat(scaled, 8 if min(grey.shape) >= 64 else 4),
-        bool((decoded == decoded[:1, :1]).all()),
+        bool((picture == picture[:1, :1]).all()),
     )
 
 

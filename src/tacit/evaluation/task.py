@@ -9,10 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from tacit.data.collection import Collection
-from tacit.data.loader import Loader
+from tacit.data.loader import Loader, whole_or
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.data.store import Store
+from tacit.data.window import Window
 from tacit.evaluation.features import Split, split_labelled
 
 BATCH = 256
@@ -29,6 +30,7 @@ class Task:
         split: train, test and classes.
         store: the samples decoded once, where that was done.
         side: what samples are decoded at where there is no store.
+        window: which part of samples the encoder's views are made of; None for all of them.
         max_bad: a larger share of unreadable samples is an error.
     """
 
@@ -39,6 +41,7 @@ class Task:
     store: Store | None = None
     side: int | None = None
     max_bad: float = MAX_BAD
+    window: Window | None = None
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class Task:
         side: int | None = None,
         seed: int = 0,
         max_bad: float = MAX_BAD,
+        window: Window | None = None,
     ) -> Task:
         """A task by the collection's own labels, splits and groups. See `split_labelled`."""
 
@@ -59,7 +63,7 @@ class Task:
 
         labels = collection.labels
         split = split_labelled(None if labels is None else labels.tolist(), column("split"), column("group"), seed)
-        return cls(name, collection, spec, split, store, side, max_bad)
+        return cls(name, collection, spec, split, store, side, max_bad, window)
 
     def batches(self, ids: Tensor) -> Iterable[Batch]:
         """These samples once, in this order, without those that cannot be read."""
@@ -72,5 +76,6 @@ class Task:
     def _loader(self, ids: Tensor, batch_size: int, seed: int, shuffle: bool) -> Loader:
         rows: np.ndarray = ids.numpy()
         return Loader(
-            self.collection, self.store, rows, batch_size, seed, shuffle=shuffle, side=self.side, max_bad=self.max_bad
-        )
+            self.collection, self.store, rows, batch_size, seed, shuffle=shuffle, side=self.side, max_bad=self.max_bad,
+            windows=whole_or(self.window),
+        )  # fmt: skip

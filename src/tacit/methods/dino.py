@@ -18,7 +18,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views, rate
-from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
+from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
 from tacit.methods.pictures import heaviest, shown, strip
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
@@ -32,7 +32,9 @@ LONGER = {"teacher_temperature": 0.07, "temperature_epochs": 30, "fixed_gain": F
 MORE_CROPS = {"global_area": 0.25, "local_crops": 10, "local_area": (0.05, 0.25)}
 
 
-class DINOOptions(BYOLOptions):
+class DistilOptions(Options):
+    """Those of the head, the teacher and the centre, whatever the views are."""
+
     prototypes: int = option(
         65536, "K, what teacher and student spread their opinion over", auto="about a quarter of the samples", ge=2
     )
@@ -53,6 +55,9 @@ class DINOOptions(BYOLOptions):
     freeze_last: float = option(
         1.0, "epochs during which the prototypes stay as they are", auto="3 % of the run, 1 epoch at most", ge=0
     )
+
+
+class DINOOptions(DistilOptions, BYOLOptions):
     drop_path: float = option(
         0.1, "chance that a branch of the student's last block is dropped", auto="0 up to depth 6", ge=0, lt=1
     )
@@ -160,7 +165,7 @@ class DINO(Method):
         if not 0 < options.local_area[0] <= options.local_area[1] <= 1:
             raise TacitError(f"local_area={list(options.local_area)}: give two shares with 0 < low <= high <= 1")
 
-    def __init__(self, options: DINOOptions, encoder: Encoder, spec: Spec, size: int) -> None:
+    def __init__(self, options: DistilOptions, encoder: Encoder, spec: Spec, size: int) -> None:
         super().__init__(options, encoder, spec, size)
         o = options
         self.head = DINOHead(

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 from tacit.data.spec import Spec
+from tacit.data.text.wording import Wording
 from tacit.nn.encoder import Encoder
+from tacit.nn.text import Reader
 from tacit.views.view import View
 
 
@@ -55,7 +57,7 @@ class Terms:
 
     Attributes:
         total: the scalar that is differentiated.
-        parts: the terms it is made of, unweighted, by name.
+        parts: the terms it is made of, by name; they add up to the total.
         chance: what `total` would be if nothing had been learned, as far as that is known.
         watch: further figures for the record, without gradient.
     """
@@ -88,9 +90,11 @@ class Facts:
         batch: samples per step.
         steps: how many steps the run has (an estimate until throughput is measured).
         size: side of the view, in pixels.
+        extent: of the view, all its axes.
         encoder: name of the encoder that was chosen.
         width: of the features that this encoder gives.
         device: `cpu`, `cuda` or `mps`.
+        captions: of the samples that were looked at, where the data has any.
     """
 
     spec: Spec
@@ -102,9 +106,11 @@ class Facts:
     batch: int
     steps: int
     size: int
+    extent: tuple[int, ...]
     encoder: str
     width: int
     device: str
+    captions: tuple[str, ...] = ()
 
 
 class Options(BaseModel):
@@ -133,6 +139,8 @@ class Method(nn.Module):
     """Whether the encoder has to be able to look at a subset of tokens."""
     negatives: ClassVar[bool] = False
     """Whether the loss sets samples against others of the same pass: accumulated passes are then not one large batch."""
+    partners: ClassVar[bool] = False
+    """Whether a view shows two samples at once: the batch then has another one for each, as its part `partner`."""
     Options: ClassVar[type[Options]]
     paper_training: ClassVar[dict[str, Any]] = {}
     """The card's recipe for everything that is not the method's own: encoder, batch, optimiser, rate, schedule."""
@@ -155,6 +163,16 @@ class Method(nn.Module):
         return {}
 
     @classmethod
+    def extent(cls, options: Any, size: int) -> tuple[int, ...]:
+        """What the encoder is shown, given the side of the views in pixels: height and width, for images."""
+        return (size, size)
+
+    @classmethod
+    def wording(cls, options: Any) -> Wording | None:
+        """The form in which captions are read; None where they are not."""
+        return None
+
+    @classmethod
     def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:
         """Refuse what cannot work, with a `TacitError`, before anything is computed."""
 
@@ -166,6 +184,11 @@ class Method(nn.Module):
     @property
     def projector(self) -> nn.Module | None:
         """From the encoder's pooled features to what the loss sees, for the verdict; None where there is no such thing."""
+        return None
+
+    @property
+    def reader(self) -> Reader | None:
+        """From the tokens of a caption to where `projector` puts its picture, to be kept for search; None without captions."""
         return None
 
     def views(self) -> dict[str, View]:

@@ -35,8 +35,12 @@ def similarity(z: Tensor, most: int = 64) -> Tensor:
     half = len(z) // 2
     n = min(half, most)
     z = F.normalize(torch.cat([z[:n], z[half : half + n]]).float(), dim=1)
-    picture = ((z @ z.T + 1) / 2).clamp(0, 1)[None]
-    return picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return enlarged(((z @ z.T + 1) / 2).clamp(0, 1))
+
+
+def enlarged(matrix: Tensor, times: int = 4) -> Tensor:
+    """Numbers in `[0, 1]`, `[H, W]`, as a picture with a square of pixels for each."""
+    return matrix[None].repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def contrast(first: Tensor, second: Tensor, z: Tensor) -> dict[str, Tensor]:

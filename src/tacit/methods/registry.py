@@ -11,9 +11,15 @@ if TYPE_CHECKING:
     from tacit.methods.method import Method
 
 METHODS = {
+    "alice": "tacit.methods.alice:Alice",
+    "chada-vit": "tacit.methods.chada_vit:ChAdaViT",
+    "child-video": "tacit.methods.child_video:ChildVideo",
+    "clip": "tacit.methods.clip:CLIP",
     "dino": "tacit.methods.dino:DINO",
     "mae": "tacit.methods.mae:MAE",
     "moco-v3": "tacit.methods.moco_v3:MoCoV3",
+    "polar-mae": "tacit.methods.polar_mae:PolarMAE",
+    "rspnet": "tacit.methods.rspnet:RSPNet",
     "simclr": "tacit.methods.simclr:SimCLR",
 }
 

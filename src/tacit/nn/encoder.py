@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -42,6 +42,8 @@ class Encoder(nn.Module):
         depth: the number of blocks, for drop path and layer-wise decay.
     """
 
+    portable: ClassVar[bool] = True
+    """Whether other programs can run it: what is looked up outside of tensors cannot be traced."""
     config: dict[str, Any]
     width: int
     depth: int

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
@@ -16,6 +15,7 @@ from tacit.nn.blocks import Block
 from tacit.nn.encoder import DEEPEST, Encoded, Encoder
 from tacit.nn.patches import PatchEmbed
 from tacit.nn.positions import resample, sincos
+from tacit.nn.trunk import rising, through
 
 
 class Shape(NamedTuple):
@@ -100,8 +100,9 @@ class VisionTransformer(Encoder):
         else:
             places = sincos(width, self.table_grid, first="column" if positions == "sincos" else "row")
             self.register_buffer("pos_embed", torch.cat([torch.zeros(rows, width), places])[None])
-        rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
-        self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio, rate, layer_scale, eps) for rate in rates])
+        self.blocks = nn.ModuleList(
+            [Block(width, heads, mlp_ratio, rate, layer_scale, eps) for rate in rising(drop_path, depth)]
+        )
         self.norm = nn.LayerNorm(width, eps=eps)
         first_values.TRANSFORMERS[init](self)
 
@@ -133,20 +134,8 @@ class VisionTransformer(Encoder):
             grid: rows and columns of the whole image.
             keep, draws, taps, attention: see `Encoder.forward`.
         """
-        for tap in taps:
-            one_of("tap", tap, [f"blocks.{index}" for index in range(self.depth)])
-        x, maps, seen = self._place(patches, grid, keep), None, {}
-        for index, block in enumerate(self.blocks):
-            inner = draws.within(f"blocks.{index}") if draws else None
-            if attention and index == self.depth - 1:
-                x, maps = block.with_map(x, inner)  # pyright: ignore[reportCallIssue]
-            elif self.recompute and self.training:
-                # Nothing is drawn from a generator in here, so there is no state of one to bring back.
-                x = checkpoint(block, x, inner, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, inner)
-            if (name := f"blocks.{index}") in taps:
-                seen[name] = x
+        x = self._place(patches, grid, keep)
+        x, seen, maps = through(self.blocks, x, draws, taps, attention, self.recompute and self.training)
         x = self.norm(x)
         prefix, tokens = x[:, : self.prefix], x[:, self.prefix :]
         pooled = prefix[:, 0] if self.pool == "cls" else tokens.mean(dim=1)

@@ -15,6 +15,7 @@ import tomli_w
 
 from tacit.core import files, signals
 from tacit.core.errors import Hindered, TacitError
+from tacit.data.text.wording import Words
 from tacit.train.config import Whole, validated
 
 if sys.version_info >= (3, 11):
@@ -24,6 +25,7 @@ else:
 
 
 LOCK = ".lock"
+TOKENIZER = "tokenizer.json"
 
 
 class RunFolder:
@@ -37,12 +39,15 @@ class RunFolder:
         self.figures = self.path / "figures.csv"
         self.speed = self.path / "speed.csv"
         self.log = self.path / "log.txt"
+        self.tokenizer = self.path / TOKENIZER
         self.skipped = self.path / "skipped.tsv"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.best = self.checkpoints / "best.pt"
         self.weights = self.path / "encoder.safetensors"
         self.encoder = self.path / "encoder.json"
+        self.reader = self.path / "reader.json"
+        self.reader_weights = self.path / "reader.safetensors"
         self.verdict = self.path / "verdict.json"
         self.evaluations = self.path / "evaluations"
         self.pictures = self.path / "pictures"
@@ -76,7 +81,13 @@ class RunFolder:
 
     @classmethod
     def begun(
-        cls, out: str | Path | None, method: str, data: str, config: dict[str, Any], environment: dict[str, Any]
+        cls,
+        out: str | Path | None,
+        method: str,
+        data: str,
+        config: dict[str, Any],
+        environment: dict[str, Any],
+        words: Words | None = None,
     ) -> RunFolder:
         """A folder with the configuration of a new run in it. Two processes never begin theirs in the same one."""
         folder = cls.unused(out, method, data)
@@ -85,12 +96,14 @@ class RunFolder:
                 folder.path.mkdir(parents=True, exist_ok=out is not None)
         except files.Unwritable:
             if out is None and folder.path.is_dir():  # another process was quicker
-                return cls.begun(out, method, data, config, environment)
+                return cls.begun(out, method, data, config, environment, words)
             raise
         with folder.locked():
             if out is not None:
                 cls.unused(out, method, data)
             files.write_json(folder.environment, environment)
+            if words is not None:
+                words.tokenizer.save(folder.tokenizer)
             folder.write_config(config)
         return folder
 
@@ -195,7 +208,7 @@ def write_lines(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 def _left_over(name: str) -> bool:
     """Whether this is all that a process leaves which is killed while it begins a run."""
-    return name in (LOCK, "run.json") or name.endswith(".part")
+    return name in (LOCK, TOKENIZER, "run.json") or name.endswith(".part")
 
 
 def _text(value: float | int | None) -> str:

@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,25 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.core.version import __version__
 from tacit.data.collection import Collection
+from tacit.data.kinds.kind import as_taken, shrunk
 from tacit.data.open import measure, open_data
 from tacit.data.spec import Batch, Spec
 from tacit.data.survey import Survey, survey
+from tacit.data.text.wording import Wording, Words, every_caption, fingerprint
+from tacit.data.window import Window
 from tacit.methods.method import Method, Options, Progress
 from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.train import loggers, ranks, trust
-from tacit.train.auto import Budget, Situation
 from tacit.train.config import Training
 from tacit.train.folder import RunFolder
 from tacit.train.machine import describe, pick_device, seconds_per_call
 from tacit.train.probe import Probe
 from tacit.train.recipe import Recipe, resolve
 from tacit.train.session import Listener, build_method, train
+from tacit.train.situation import Budget, Situation
 from tacit.train.step import Step, refuse_uneven
+from tacit.views.view import View, windows
 
 SMALLEST = 8
 """Fewer samples than this are refused: there is nothing to hold back and nothing to compare."""
@@ -100,7 +105,7 @@ def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
     """Look at the data, decide every value, and begin a run folder: its path, and the configuration that lies in it."""
     start = time.monotonic()
     method = method_class(request.method)
-    collection = training_part(open_data(request.data, kind=request.kind, split=request.split, columns=request.columns))
+    collection = training_part(_opened(request, method))
     if collection.kind.name not in method.kinds:
         raise TacitError(f"{method.name} takes {' or '.join(method.kinds)}, but here are {collection.description}")
     if len(collection) < SMALLEST:
@@ -115,11 +120,39 @@ def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
     seen = survey(collection, spec)
     recipe = decide(method, request, spec, seen, device, start)
     refuse_uneven(recipe.training, ranks.count())
+    words = _words(method, recipe.options, collection)
     _rehearse(build_method(method, recipe.options, recipe.training, spec), recipe.training)
     config = _config(request, collection, spec, seen, recipe, device)
+    if words is not None:
+        config["data"]["tokenizer"] = fingerprint(words.tokenizer.content)
     environment = {"tacit": __version__, "command": shlex.join(["tacit", *sys.argv[1:]]), **describe()}
-    folder = RunFolder.begun(request.out, method.name, short_name(request.data), config, environment)
+    folder = RunFolder.begun(request.out, method.name, short_name(request.data), config, environment, words)
     return str(folder.path), config
+
+
+def _opened(request: Request, method: type[Method]) -> Collection:
+    """The data, as a kind that the method takes where it can be understood so: pictures are pairs to a method of pairs."""
+
+    def opened(kind: str | None) -> Collection:
+        return open_data(request.data, kind=kind, split=request.split, columns=request.columns)
+
+    collection = opened(request.kind)
+    kind = collection.kind.name
+    taken = as_taken(kind, method.kinds) if request.kind is None else kind
+    return collection if taken == kind else opened(taken)
+
+
+def _words(method: type[Method], options: Options, collection: Collection) -> Words | None:
+    """What makes tokens of the captions, learned from them; None where the method reads none."""
+    if (wording := method.wording(options)) is None:
+        return None
+    captions = list(every_caption(collection.index.table))
+    if not captions:
+        raise TacitError(
+            f"{method.name} needs a caption for each sample, but {collection.description}, has none; "
+            "give a manifest with a column 'caption', or shards with a .txt beside each picture"
+        )
+    return Words(wording.trained(captions), wording)
 
 
 def resume(path: str | Path, data: Any = None, listener: Listener | None = None, strategy: str | None = None) -> RunFolder:
@@ -191,25 +224,38 @@ def _rehearse(method: Method, training: Training) -> None:
     if training.log_to:
         loggers.require(training.log_to)
     if training.probe:
-        Probe(training.probe, method.spec, training.size, training.seed)
-    extent, ids = method.spec.size, torch.zeros(1, dtype=torch.int64)
-    blank = Batch(ids, torch.zeros(1, method.spec.channels, *extent, dtype=torch.uint8), torch.tensor([extent]))
-    for name, view in method.views().items():
-        view(blank, Draws(training.seed, 0, ids, f"{name}/"), method.spec)
+        Probe(training.probe, method.spec, method.extent(method.options, training.size), training.seed)
+    views = method.views()
+    made_up = _made_up(views, method.spec, method.spec.size, 1, method.wording(method.options))
+    for name, view in views.items():
+        view(made_up.of(name), Draws(training.seed, 0, made_up.ids, f"{name}/"), method.spec)
 
 
 def trial_seconds(method: type[Method], options: Options, training: Training, spec: Spec, device: torch.device) -> float:
     """Measured seconds of one step on made-up samples of the right size."""
     keep_freed_memory()
     step = Step(build_method(method, options, training, spec), training, spec, ranks.alone(device))
-    shrink = min(1.0, (training.store_side or min(spec.size)) / min(spec.size))
-    extent = [max(round(side * shrink), training.size) for side in spec.size]
-    count = training.batch // ranks.count()
-    data = torch.randint(0, 256, (count, spec.channels, *extent), generator=torch.Generator().manual_seed(0))
-    sizes = torch.tensor([extent], dtype=torch.int32).expand(count, -1)
-    batch = Batch(torch.arange(count), data.to(torch.uint8), sizes)
+    extent = shrunk(spec.kind, spec.size, training.store_side or None)
+    batch = _made_up(step.views, spec, extent, training.batch // ranks.count(), method.wording(options))
     progress = Progress(0, training.steps, max(1, training.steps // 10))
     return seconds_per_call(lambda: step(batch, progress), device)
+
+
+def _made_up(views: Mapping[str, View], spec: Spec, extent: Sequence[int], count: int, wording: Wording | None) -> Batch:
+    """Samples of noise with this extent, or the parts of them that views want, and captions of any words."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(extent: Sequence[int]) -> Batch:
+        data = torch.randint(0, 256, (count, spec.channels, *extent), generator=generator).to(torch.uint8)
+        return Batch(torch.arange(count), data, torch.tensor([list(extent)], dtype=torch.int32).expand(count, -1))
+
+    def part(window: Window) -> Batch:
+        places = window(extent, [0.5] * window.drawn)
+        return noise([*map(len, places), *extent[len(places) :]])
+
+    batch = noise(extent)
+    extra = {} if wording is None else {"tokens": wording.made_up(count, generator)}
+    return replace(batch, extra=extra, parts={name: part(window) for name, window in windows(views).items()})
 
 
 def _config(

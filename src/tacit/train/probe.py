@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from tacit.evaluation.knn import knn
 from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
 from tacit.train.watch import evaluating
-from tacit.views.image import CentreView
+from tacit.views.sight import sight
 
 
 class Probe:
@@ -23,13 +24,15 @@ class Probe:
 
     Args:
         data: labelled samples, whatever `open_data` takes.
-        spec, size: what the encoder takes samples to look like.
+        spec: what the encoder takes samples to look like.
+        extent: of its views.
         seed: of the division into train and test, where the data brings none.
     """
 
-    def __init__(self, data: Any, spec: Spec, size: int, seed: int) -> None:
-        self.task = Task.of("probe", open_data(data).with_channels(spec.channels), spec, side=2 * size, seed=seed)
-        self.view = CentreView(size)
+    def __init__(self, data: Any, spec: Spec, extent: Sequence[int], seed: int) -> None:
+        shown, collection = sight(spec.kind), open_data(data).with_channels(spec.channels)
+        self.task = Task.of("probe", collection, spec, side=2 * extent[-1], seed=seed, window=shown.window(spec, extent))
+        self.view = shown.still(extent)
 
     def __call__(self, encoder: Encoder, device: torch.device) -> float:
         """In `[0, 1]`."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from tacit.core.errors import TacitError, one_of
 from tacit.methods.method import Chosen, Options
-from tacit.train.auto import HELD_BACK, Budget, Situation, fitted
+from tacit.train.auto import HELD_BACK, fitted
 from tacit.train.config import Training, option_owner, validated
 from tacit.train.schedule import scaled
+from tacit.train.situation import Budget, Situation
 
 RECIPES = ("auto", "paper", "quick")
 QUICK_MINUTES = 2.0
@@ -80,7 +81,7 @@ def published(situation: Situation, column: str = "") -> dict[str, Chosen]:
     changed = method.paper_columns[column] if column else {}
     options = {name: value for name, value in changed.items() if name in method.Options.model_fields}
     card = {**method.paper_training, **{name: value for name, value in changed.items() if name not in options}}
-    epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs", 0), card.pop("lr_per_256")
+    epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs", 0), card.pop("lr_per_256", None)
     batch = shared.get("batch", card["batch"])
     if batch > situation.kept:
         raise TacitError(
@@ -91,14 +92,18 @@ def published(situation: Situation, column: str = "") -> dict[str, Chosen]:
         raise TacitError("the paper's recipe is counted in epochs; use --epochs or --steps, or --recipe auto with --minutes")
     epoch_steps = situation.kept // batch
     steps, why = situation.budget.fixed_steps(epoch_steps, batch) or (epochs * epoch_steps, f"{epochs} epochs")
+    warmup = Chosen(warmup_epochs * epoch_steps, f"{warmup_epochs} epochs")
+    if "warmup" in card:
+        warmup = Chosen(card.pop("warmup"), "as published, in steps")
     values = {name: Chosen(value, "as published") for name, value in card.items()}
     values |= {
         "batch": Chosen(batch, "as published"),
         "steps": Chosen(steps, why),
-        "warmup": Chosen(min(steps // 2, warmup_epochs * epoch_steps), f"{warmup_epochs} epochs"),
-        "lr": Chosen(scaled(rate, batch), f"{rate:g} x batch / 256"),
+        "warmup": replace(warmup, value=min(steps // 2, warmup.value)),
         "held_back": Chosen(situation.held_back, HELD_BACK),
     }
+    if rate is not None:  # else the paper's rate is the same for any batch
+        values["lr"] = Chosen(scaled(rate, batch), f"{rate:g} x batch / 256")
     return {f"train.{name}": value for name, value in values.items()} | {
         name: Chosen(value, f"as published for {column}") for name, value in options.items()
     }

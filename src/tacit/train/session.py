@@ -21,15 +21,16 @@ from tacit.core.picture import png
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
-from tacit.data.loader import Loader
+from tacit.data.loader import Loader, whole_or
 from tacit.data.rows import Rows
 from tacit.data.skipped import screen, write_skipped
 from tacit.data.spec import Batch, Spec
+from tacit.data.text.tokenizer import Tokenizer
+from tacit.data.text.wording import Wording, Words, fingerprint
 from tacit.methods.method import Method, Options
 from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.nn.init import seeded
-from tacit.nn.vit import VisionTransformer
 from tacit.train import loggers
 from tacit.train.advice import Setting, departures
 from tacit.train.config import Training, validated
@@ -40,7 +41,8 @@ from tacit.train.step import Step, passes, refuse_uneven
 from tacit.train.verdict import Verdict
 from tacit.train.watch import Watch, evaluating
 from tacit.views.normalise import statistics
-from tacit.views.probe import light_view, probe_view
+from tacit.views.sight import sight
+from tacit.views.view import windows
 
 
 class Listener:
@@ -82,28 +84,32 @@ def train(folder: RunFolder, collection: Collection, config: dict[str, Any], fab
             listener.tell(done, training.steps, loss, speed, verdict)
 
         say(collection.description)
+        collection = _worded(collection, method_type.wording(options), folder, config)
         _say_choices(config, say)
         store = _store(collection, training, say)
         held, kept = divide(len(collection), training)
         side = training.store_side or None
+        method = build_method(method_type, options, training, spec)
         loader = Loader(
             collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
-            side=side, max_bad=training.max_bad,
+            side=side, max_bad=training.max_bad, windows=windows(method.views()), partners=method.partners,
         )  # fmt: skip
+        seen, extent, look = as_seen(method), method_type.extent(options, training.size), sight(spec.kind)
         shown = held if len(held) else kept[np.arange(min(64, len(kept)))]
-        beside = Loader(collection, store, shown, 512, training.seed, shuffle=False, side=side, max_bad=1.0)
+        beside = Loader(
+            collection, store, shown, 512, training.seed, shuffle=False, side=side, max_bad=1.0,
+            windows=whole_or(look.window(seen, extent)),
+        )  # fmt: skip
         looked_at = beside.batch(0)
 
-        method = build_method(method_type, options, training, spec)
         if training.init and not folder.last.exists():
             say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
         if notice := passes(method, training):
             say(notice)
         step = Step(method, training, spec, fabric, collection.index.path)
-        seen = as_seen(method)
-        probes = {"crops": probe_view(seen, training.size), "light": light_view(seen, training.size)}
+        probes = {"crops": look.crops(extent), "light": look.light(extent)}
         watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probes, seen, training.seed)
-        probe = Probe(training.probe, seen, training.size, training.seed) if first and training.probe else None
+        probe = Probe(training.probe, seen, extent, training.seed) if first and training.probe else None
         sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
         setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0))
         loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
@@ -131,6 +137,16 @@ def train(folder: RunFolder, collection: Collection, config: dict[str, Any], fab
         distributed.meet()
         log.write(f"{verdict.verdict}: {'; '.join(verdict.reasons)}\n")
     return folder
+
+
+def _worded(collection: Collection, wording: Wording | None, folder: RunFolder, config: dict[str, Any]) -> Collection:
+    """The samples with what makes tokens of their captions, where they are read: that which the run was begun with."""
+    if wording is None:
+        return collection
+    content = files.read_text(folder.tokenizer)
+    if fingerprint(content) != config["data"].get("tokenizer"):
+        raise TacitError(f"{folder.tokenizer} is not what {folder.path} was begun with; restore it from a copy")
+    return replace(collection, words=Words(Tokenizer(content, str(folder.tokenizer)), wording))
 
 
 def _say_choices(config: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -167,15 +183,15 @@ def _store(collection: Collection, training: Training, say: Callable[[str], None
 def build_method(method: type[Method], options: Options, training: Training, spec: Spec) -> Method:
     """A method with its first weights, which depend on the seed alone. Refuses what cannot work."""
     extra = method.encoder_options(options, training.encoder)
-    encoder = build.encoder(training.encoder, spec.channels, training.size, seed=training.seed, **extra)
+    encoder = build.encoder(training.encoder, spec.channels, method.extent(options, training.size), seed=training.seed, **extra)
     refuse_uneven(training)
     if training.warmup > training.steps:
         raise TacitError(f"warmup={training.warmup} is longer than the run of {training.steps} steps; lower it")
     method.check(options, encoder, spec, training.size, training.batch // training.accumulate)
     if training.recompute:
-        if not isinstance(encoder, VisionTransformer):
+        if not hasattr(encoder, "recompute"):
             raise TacitError("--recompute is for transformers: batch-norm would count every batch twice; use a vit")
-        encoder.recompute = True
+        encoder.recompute = True  # pyright: ignore[reportArgumentType]
     with seeded(training.seed, "method"):
         made = method(options, encoder, spec, training.size)
     if training.compile:
@@ -184,19 +200,27 @@ def build_method(method: type[Method], options: Options, training: Training, spe
 
 
 def as_seen(method: Method) -> Spec:
-    """What the encoder takes samples to look like: with the mean and deviation that its views were normalised by."""
+    """What the encoder takes samples to look like: the mean and deviation are those of its views, and so is the stride."""
     mean, std = statistics(getattr(method.options, "normalise", "data"), method.spec)
-    return replace(method.spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    stride = getattr(method.options, "stride", 1)
+    return replace(method.spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()), stride=stride)
 
 
 def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdict) -> None:
     """Verdict, then weights, then `encoder.json`: a folder with that last file is finished."""
     files.write_json(folder.verdict, verdict.to_dict())
-    weights = {name: value.detach().cpu().contiguous() for name, value in method.encoder.state_dict().items()}
-    files.write_bytes(folder.weights, save(weights))
+    files.write_bytes(folder.weights, save(_weights(method.encoder)))
+    if (reader := method.reader) is not None:
+        both = {"reader": reader, "picture": method.projector or torch.nn.Identity()}
+        files.write_bytes(folder.reader_weights, save(_weights(torch.nn.ModuleDict(both))))
+        files.write_json(folder.reader, reader.config)
     spec = as_seen(method).to_dict()
     kept = {"encoder": method.encoder.config, "spec": spec, "size": training.size, "seed": training.seed}
     files.write_json(folder.encoder, kept)
+
+
+def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
 def _draw(folder: RunFolder, step: Step, method: Method, batch: Batch) -> None:

@@ -14,6 +14,7 @@ from tacit.data.spec import Batch, Spec
 from tacit.evaluation import figures
 from tacit.nn.encoder import Encoder
 from tacit.nn.norms import settled
+from tacit.views.sight import sight
 from tacit.views.view import View
 
 CHUNK = 128
@@ -79,14 +80,8 @@ class Watch:
 
     @torch.no_grad()
     def look_at_input(self) -> Seen:
-        """At raw input, averaged down to 32 places an axis and centred: what there is to find before anything is encoded."""
-
-        def flat(x: Tensor) -> Tensor:
-            if x.ndim == 4:
-                x = nn.functional.adaptive_avg_pool2d(x, (min(32, x.shape[2]), min(32, x.shape[3])))
-            return x.flatten(1)
-
-        views = self._views(torch.device("cpu"), flat)
+        """At raw input, coarse and centred: what there is to find before anything is encoded."""
+        views = self._views(torch.device("cpu"), sight(self.spec.kind).flat)
         return describe({name: [view - rows[0].mean(dim=0) for view in rows] for name, rows in views.items()})
 
     def compare(self, now: Seen, before: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:

@@ -13,9 +13,9 @@ from tacit.data.open import measure
 from tacit.data.spec import Spec
 from tacit.data.survey import Survey, survey
 from tacit.methods.registry import METHODS, method
-from tacit.train.auto import Budget
 from tacit.train.machine import memory_megabytes, pick_device
 from tacit.train.pretrain import SMALLEST, Request, decide, training_part, trial_seconds
+from tacit.train.situation import Budget
 
 
 @dataclass(frozen=True)

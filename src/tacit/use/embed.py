@@ -15,6 +15,7 @@ from tacit.core.files import locked, replacing
 from tacit.data.collection import Collection
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.store import Store
+from tacit.data.window import Window
 from tacit.evaluation.features import Encode
 from tacit.train.folder import write_lines
 from tacit.use.cluster import Cluster, on_cluster
@@ -55,6 +56,7 @@ def embed(
     batch_size: int = 128,
     store: Store | None = None,
     side: int | None = None,
+    window: Window | None = None,
     map: bool = False,
     absolute: bool = False,
     shard: tuple[int, int] = (0, 1),
@@ -74,6 +76,7 @@ def embed(
         path: `.parquet` (columns `id`, `path`, the index's own, `embedding`), `.npy` (with `PATH.ids.tsv`) or `.h5`.
         batch_size: samples per call of `encode`. Part of what decides the last bits of the features.
         store: the decoded samples, where there is a store; otherwise threads decode, at a shorter side of `side`.
+        window: which part of samples the features are of; None for all of them.
         map: add `x` and `y`, a two-dimensional map. Holds all features in memory.
         absolute: write whole paths; else relative ones (`Index.names`), so that the file says nothing about this machine.
         shard: part `k` of `n`, `k` from 0, each a file `NAME-0000k-of-0000n`; their rows follow one another.
@@ -102,7 +105,7 @@ def embed(
     if parts > 1:
         path = path.with_name(f"{path.stem}-{part:05d}-of-{parts:05d}{path.suffix}")
 
-    work = Work(encode, collection, first, last, batch_size, GROUP_BATCHES, None if cluster else store, side)
+    work = Work(encode, collection, first, last, batch_size, GROUP_BATCHES, None if cluster else store, side, window)
     plan = {"data": collection.fingerprint, "encoder": fingerprint, "side": side}
     parts_folder = path.with_name(path.name + ".parts")
     with locked(parts_folder / "lock", partial(_refuse, path)):

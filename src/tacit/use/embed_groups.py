@@ -17,9 +17,10 @@ import numpy as np
 from tacit.core.errors import TacitError
 from tacit.core.files import read_json, write_bytes, write_json
 from tacit.data.collection import Collection
-from tacit.data.loader import AHEAD, Loader
+from tacit.data.loader import AHEAD, Loader, whole_or
 from tacit.data.spec import Batch
 from tacit.data.store import Store
+from tacit.data.window import Window
 from tacit.data.workers import in_order, pool
 from tacit.evaluation.features import Encode
 
@@ -36,6 +37,7 @@ class Work:
         batches: in a group.
         store: the decoded samples, where there is a store; otherwise threads decode.
         side: what samples are decoded at.
+        window: which part of samples is embedded; None for all of them.
     """
 
     encode: Encode
@@ -46,6 +48,7 @@ class Work:
     batches: int
     store: Store | None = None
     side: int | None = None
+    window: Window | None = None
 
     @property
     def size(self) -> int:
@@ -64,7 +67,7 @@ class Work:
         """
         loader = Loader(
             self.collection, self.store, np.arange(self.first, self.last), self.batch_size, seed=0,
-            shuffle=False, side=self.side, max_bad=1.0,
+            shuffle=False, side=self.side, max_bad=1.0, windows=whole_or(self.window),
         )  # fmt: skip
         steps = [range(n * self.batches, min((n + 1) * self.batches, loader.steps_per_epoch)) for n in numbers]
         with pool(1) as background:

@@ -28,8 +28,7 @@ from tacit.nn.encoder import Encoder
 from tacit.nn.norms import settled
 from tacit.use import artefacts
 from tacit.use.run import OpenRun
-from tacit.views.image import CentreView, ImageView
-from tacit.views.probe import probe_view
+from tacit.views.sight import sight
 
 SETTLING = 1024
 """Training samples from which the untrained encoder has its batch statistics: enough for moments of a few hundred channels."""
@@ -60,7 +59,8 @@ def evaluate(
     collection = collection.with_channels(run.spec.channels)
     path = run.folder.evaluations / f"{name}.json"
     files.try_writing(path)  # before it has taken long
-    task = decoded_once(Task.of(name, collection, run.spec, side=run.side(collection), seed=seed, max_bad=max_bad))
+    how: dict[str, Any] = {"side": run.side(collection), "window": run.window, "max_bad": max_bad}
+    task = decoded_once(Task.of(name, collection, run.spec, seed=seed, **how))
     subjects = {"run": subject(run, run.encoder, seed, features)}
     if baselines == "both":
         subjects |= {"untrained": subject(run, untrained(run, task), seed, features), "input": raw_input(run.spec, seed)}
@@ -91,7 +91,8 @@ def untrained(run: OpenRun, task: Task) -> Encoder:
 
 def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled") -> Subject:
     """An encoder that sees what the run's own sees, for the protocols."""
-    probe = probe_view(run.spec, run.size)
+    shown = sight(run.spec.kind)
+    probe = shown.crops(run.extent)
 
     @torch.no_grad()
     def second(batch: Batch) -> Tensor:
@@ -100,8 +101,7 @@ def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled")
 
     # The run knows whether a mirror image means the same; where its method does not mirror at all, nobody has said so.
     mirrored = float(run.folder.read_config()["method"].get("flip", 0.0))
-    view = ImageView(run.size, area=(0.2, 1.0), flip=mirrored)
-    tuning = Tuning(lambda: copy.deepcopy(encoder), view, CentreView(run.size))
+    tuning = Tuning(lambda: copy.deepcopy(encoder), shown.tuning(run.extent, mirrored), run.still)
     return Subject(run.encode(features, encoder), second, tuning, features=features)
 
 

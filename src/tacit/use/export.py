@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tacit.core.errors import TacitError, nearest
 from tacit.data.spec import Spec
 from tacit.nn.encoder import Encoder
 from tacit.views.normalise import statistics
+from tacit.views.sight import sight
 
 TOLERANCE = 1e-3
 """Largest difference that is still the same encoder, as a share of the largest feature."""
@@ -48,7 +49,7 @@ class Exported:
 
 
 class PooledFeatures(nn.Module):
-    """The encoder as other programs want it: a tensor in, `[B, C, size, size]`, a tensor out, `[B, D]`."""
+    """The encoder as other programs want it: a tensor in, `[B, C, *extent]`, a tensor out, `[B, D]`."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -58,16 +59,18 @@ class PooledFeatures(nn.Module):
         return self.encoder(image).pooled
 
 
-def export(encoder: Encoder, spec: Spec, size: int, form: str, path: str | os.PathLike[str], samples: Tensor) -> Exported:
+def export(
+    encoder: Encoder, spec: Spec, extent: Sequence[int], form: str, path: str | os.PathLike[str], samples: Tensor
+) -> Exported:
     """Write the encoder for other programs and compare what they get with what it says itself.
 
     Args:
         encoder: in evaluation mode while it is exported, on the CPU.
         spec: what samples look like; goes into the file as a description of the preprocessing.
-        size: side of the view in pixels.
+        extent: of the view, all its axes.
         form: `onnx` (dynamic batch), `timm` (a folder for `timm.create_model("local-dir:FOLDER")`), `torch` (`torch.export`).
         path: file, or folder for timm; replaced only by an export that came back right.
-        samples: float32 `[n, C, size, size]`, normalised as in training: real ones, to compare on.
+        samples: float32 `[n, C, *extent]`, normalised as in training: real ones, to compare on.
 
     Raises:
         TacitError: unknown form, a missing extra, an encoder that the form cannot hold, features that come back different.
@@ -79,30 +82,33 @@ def export(encoder: Encoder, spec: Spec, size: int, form: str, path: str | os.Pa
     forms: dict[str, Callable[..., Any]] = {"onnx": to_onnx, "timm": to_timm, "torch": to_torch}
     if form not in forms:
         raise TacitError(f"unknown form '{form}'{nearest(form, forms)}; one of {', '.join(forms)} was expected")
-    if samples.ndim != 4 or not len(samples):
-        raise TacitError(
-            f"samples of shape {tuple(samples.shape)} were given; [n, {spec.channels}, {size}, {size}] was expected"
-        )
+    if not encoder.portable:
+        raise TacitError("this encoder looks neighbours up in a tree, which no exported program can; use it from Python")
+    if samples.ndim != 2 + len(extent) or not len(samples):
+        expected = ", ".join(map(str, ("n", samples.shape[1], *extent)))
+        raise TacitError(f"samples of shape {tuple(samples.shape)} were given; [{expected}] was expected")
     was_training, device = encoder.training, next(encoder.parameters()).device
     samples = samples.detach().float().cpu()
     try:
         with torch.no_grad():
-            return forms[form](encoder.cpu().eval(), preprocessing(spec, size), samples, Path(path))
+            return forms[form](encoder.cpu().eval(), preprocessing(spec, samples.shape[1:]), samples, Path(path))
     finally:
         encoder.to(device).train(was_training)
 
 
-def preprocessing(spec: Spec, size: int) -> dict[str, Any]:
-    """How to make the encoder's input from a decoded sample, in words and numbers; plain JSON."""
+def preprocessing(spec: Spec, shape: Sequence[int]) -> dict[str, Any]:
+    """How to make the encoder's input, of this shape, from a decoded sample, in words and numbers; plain JSON."""
+    extent = shape[1:]
     mean, std = statistics("data", spec)
     return {
-        "input": f"float32 [batch, {spec.channels}, {size}, {size}]",
+        "input": f"float32 [batch, {', '.join(map(str, shape))}]",
         "steps": [
-            f"cut out the central square and resize it to {size} x {size}",
+            sight(spec.kind).told(spec, extent),
             "scale: x = (value - low) / (high - low), clipped to [0, 1]",
             "normalise: x = (x - mean) / std, channel by channel",
         ],
-        "size": size,
+        "size": extent[-1],
+        "extent": list(extent),
         "channels": spec.channels,
         "names": list(spec.names),
         "low": spec.low,
@@ -113,9 +119,9 @@ def preprocessing(spec: Spec, size: int) -> dict[str, Any]:
 
 
 def traced(encoder: Encoder, samples: Tensor) -> torch.export.ExportedProgram:
-    """The encoder as a program with one input `image`, `[batch, C, size, size]`, any batch."""
+    """The encoder as a program with one input `image`, `[batch, C, *extent]`, any batch."""
     # A batch of one would be taken for a constant.
-    example = samples[:2] if len(samples) > 1 else samples.repeat(2, 1, 1, 1)
+    example = samples[:2] if len(samples) > 1 else samples.repeat(2, *[1] * (samples.ndim - 1))
     shapes = {"image": {0: torch.export.Dim("batch", min=1)}}
     try:
         program = torch.export.export(PooledFeatures(encoder).eval(), (example,), dynamic_shapes=shapes)

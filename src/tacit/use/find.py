@@ -12,18 +12,22 @@ import numpy as np
 from tacit.core import archives, files
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
-from tacit.data.loader import Loader
+from tacit.data.loader import Loader, whole_or
 from tacit.data.open import open_data
 from tacit.evaluation.features import extract
+from tacit.use.reading import Reading
 from tacit.use.run import OpenRun
 from tacit.use.search import Hit, hits, search
+
+TEXT = "text:"
 
 
 def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index: str = "auto") -> list[Hit]:
     """The samples of a collection (what the run was trained on, by default) nearest to a query.
 
     Args:
-        query: a path or URL of one sample, `row:N`, or an array `[H, W, C]`.
+        query: a path or URL of one sample, `row:N`, `text:A SENTENCE` (runs that learned from captions), or an array
+            `[H, W, C]`.
     """
     if k < 1:
         raise TacitError(f"{k} neighbours were asked for; at least 1 was expected")
@@ -36,6 +40,9 @@ def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index:
         found = hits(*search(vectors[place], vectors, k + 1, index), paths, ids)[0]
         others = [hit for hit in found if hit.id != ids[place]][:k]
         return [Hit(rank, hit.score, hit.path, hit.id) for rank, hit in enumerate(others, 1)]
+    if isinstance(query, str) and query.startswith(TEXT):
+        reading = Reading(run)
+        return hits(*search(reading([query.removeprefix(TEXT)]), reading.pictures(vectors), k, index), paths, ids)[0]
     return hits(*search(_encoded(run, query, run.side(collection)), vectors, k, index), paths, ids)[0]
 
 
@@ -74,7 +81,8 @@ def _encoded(run: OpenRun, query: Any, side: int | None) -> np.ndarray:
         collection = open_data([query] if isinstance(query, str) else query).with_channels(run.spec.channels)
     except TacitError as problem:
         raise TacitError(f"the query {query if isinstance(query, str) else 'array'} is no use: {problem}") from problem
-    return extract(run.encode(), Loader(collection, None, None, 1, 0, shuffle=False, side=side)).values.cpu().numpy()
+    loader = Loader(collection, None, None, 1, 0, shuffle=False, side=side, windows=whole_or(run.window))
+    return extract(run.encode(), loader).values.cpu().numpy()
 
 
 def _row(query: str, ids: np.ndarray, samples: int) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tacit.core.draws import Draws
 from tacit.use.export import Exported, export
 from tacit.use.run import OpenRun
-from tacit.views.image import CentreView
 
 ENDINGS = {"onnx": "encoder.onnx", "timm": "timm", "torch": "encoder.pt2"}
 COMPARED = 16
@@ -17,6 +15,6 @@ def hand_over(run: OpenRun, form: str, path: Path | None = None) -> Exported:
     """Write the encoder in a form (`onnx`, `timm`, `torch`), by default to `RUN/export/`."""
     collection = run.data()
     batch = next(iter(run.loader(collection, batch=min(COMPARED, len(collection)), max_bad=1.0)))
-    samples = CentreView(run.size)(batch, Draws(0, 0, batch.ids), run.spec)
+    samples = run.seen(batch).cpu()
     path = path or run.folder.path / "export" / ENDINGS.get(form, form)
-    return export(run.encoder, run.spec, run.size, form, path, samples)
+    return export(run.encoder, run.spec, run.extent, form, path, samples)

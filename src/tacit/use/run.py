@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from tacit.core.errors import TacitError, one_of, said
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
-from tacit.data.loader import Loader
+from tacit.data.kinds.kind import useful_side
+from tacit.data.loader import Loader, whole_or
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
-from tacit.data.store import useful_side
 from tacit.evaluation.features import Encode
 from tacit.evaluation.readout import FEATURES, read_out
 from tacit.nn import build
@@ -31,7 +32,7 @@ from tacit.train import trust
 from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
 from tacit.train.pretrain import reopen
-from tacit.views.image import CentreView
+from tacit.views.sight import sight
 
 LARGEST = 4096
 """No view is larger, in pixels of a side: what says so is damaged, or out to fill the memory."""
@@ -44,6 +45,9 @@ class OpenRun:
         folder: where everything lies.
         spec: what samples looked like.
         size: side of the view that the encoder sees, in pixels.
+        extent: of that view, all its axes.
+        still: makes that view.
+        window: which part of a sample it is made of; None for all of it.
         asked: which device was asked for, perhaps `auto`; `device` is the one that was found.
     """
 
@@ -57,8 +61,13 @@ class OpenRun:
         try:
             self.spec, self.size, self.seed = Spec.from_dict(kept["spec"]), int(kept["size"]), int(kept["seed"])
             self._config = {**kept["encoder"], "name": str(kept["encoder"]["name"])}
+            self.extent = tuple(int(side) for side in self._config["size"])
+            shown = sight(self.spec.kind)
+            self.still, self.window = shown.still(self.extent), shown.window(self.spec, self.extent)
             if self._config["channels"] != self.spec.channels or not 4 <= self.size <= LARGEST:
                 raise ValueError("the channels, or the size, of what the encoder sees")
+            if not all(0 < side <= LARGEST for side in self.extent) or math.prod(self.extent) > LARGEST**2:
+                raise ValueError("the extent of what the encoder sees")
         except (KeyError, TypeError, ValueError) as problem:
             raise TacitError(f"{self.folder.encoder} lacks or garbles {said(problem)}; restore it") from problem
         trust.require(self._config["name"], path)
@@ -112,11 +121,11 @@ class OpenRun:
     def seen(self, batch: Batch) -> Tensor:
         """A batch as the encoder sees it, on the run's device."""
         batch = batch.to(self.device)
-        return CentreView(self.size)(batch, Draws(0, 0, batch.ids), self.spec)
+        return self.still(batch, Draws(0, 0, batch.ids), self.spec)
 
     def side(self, collection: Collection) -> int | None:
         """What the shorter sides of these samples are brought to when they are decoded; None where they stay as they are."""
-        return useful_side(self.size, collection.form.extent)
+        return useful_side(self.spec.kind, self.size, collection.form.extent)
 
     def loader(
         self, collection: Collection, rows: np.ndarray | None = None, batch: int = 256, max_bad: float = MAX_BAD
@@ -124,7 +133,8 @@ class OpenRun:
         """These samples once, in their order, without those that cannot be read; from a store where there is one already."""
         side = self.side(collection)
         store = stores.finished(collection, side, cache_folder() / "stores")
-        return Loader(collection, store, rows, batch, 0, shuffle=False, side=side, max_bad=max_bad)
+        windows = whole_or(self.window)
+        return Loader(collection, store, rows, batch, 0, shuffle=False, side=side, max_bad=max_bad, windows=windows)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tacit.data.kinds.kind import Kind
+from tacit.data.kinds.kind import thumbnail
 from tacit.evaluation.features import extract
 from tacit.use.report import ReportContent, render
 from tacit.use.report_samples import map_of, neighbours_of, rows_to_show
@@ -27,8 +27,8 @@ def report(run: OpenRun, path: Path | None = None) -> Path:
     vectors = found.values.cpu().numpy().astype(np.float32)
     labels = collection.labels
     names = [None if labels is None else str(labels[row]) or None for row in ids]
-    kind: Kind = collection.kind
-    thumbnails = [kind.thumbnail(collection.decode(row, THUMBNAIL), THUMBNAIL, run.spec.low, run.spec.high) for row in ids]
+    low, high = run.spec.low, run.spec.high
+    thumbnails = [thumbnail(collection.kind, collection.glance(row, THUMBNAIL), THUMBNAIL, low, high) for row in ids]
     paths = [collection.index.names[row] for row in ids]
     content.map = map_of(vectors, thumbnails, paths, names, run.seed)
     content.neighbours = neighbours_of(vectors, thumbnails, paths, names, run.seed)

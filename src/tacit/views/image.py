@@ -118,8 +118,15 @@ class ImageView:
             raise TacitError(f"aspect of a view is {self.aspect}; give two ratios with 0 < low <= high")
 
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:
-        draws = draws.ahead({name: n for part, names in _DRAWN.items() if getattr(self, part) for name, n in names.items()})
-        x = self._cut(batch, draws)
+        draws = self.ahead(draws)
+        return self.finished(self.cut(batch, draws), draws, spec)
+
+    def ahead(self, draws: Draws) -> Draws:
+        """The draws with all numbers that this view takes made at once."""
+        return draws.ahead({name: n for part, names in _DRAWN.items() if getattr(self, part) for name, n in names.items()})
+
+    def finished(self, x: Tensor, draws: Draws, spec: Spec) -> Tensor:
+        """Everything but moving pixels: from what `cut` made to the view."""
         tint = self._tint(x, draws, spec)
         x = tint(x).clamp_(0, 1)
         if self.blur:
@@ -131,7 +138,7 @@ class ImageView:
             x = _change(x, chosen, lambda x: colour.solarise(x, self.solarise_threshold))
         return self._erase(_normalised(x, self.normalise, spec), draws)
 
-    def _cut(self, batch: Batch, draws: Draws) -> Tensor:
+    def cut(self, batch: Batch, draws: Draws) -> Tensor:
         """Everything that moves pixels, in the units of the data."""
         boxes = random_resized_crop(draws, batch.sizes, self.area, self.aspect)
         angle = math.radians(self.rotate)
@@ -195,12 +202,18 @@ class CentreView:
     normalise: Normalise = "data"
 
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:  # noqa: ARG002  (nothing is drawn)
+        return self.finished(self.cut(batch), spec)
+
+    def cut(self, batch: Batch) -> Tensor:
+        """The central square, resized, in the units of the data."""
         extent = (self.size, self.size)
         # On a processor it is known at once whether all are of this size: resampled, their numbers would be the same.
         if batch.data.device.type == "cpu" and batch.data.shape[2:] == extent and bool((batch.sizes == self.size).all()):
-            x = batch.data.float()
-        else:
-            x = resample(batch.data, batch.sizes, central_square(batch.sizes), extent)
+            return batch.data.float()
+        return resample(batch.data, batch.sizes, central_square(batch.sizes), extent)
+
+    def finished(self, x: Tensor, spec: Spec) -> Tensor:
+        """From what `cut` made to the view."""
         return _normalised(_to_unit(x, spec)(x).clamp_(0, 1), self.normalise, spec)
 
 

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from tacit.core.errors import TacitError
+from tacit.data.kinds.kind import sides
 from tacit.data.spec import Spec
 
-Normalise = Literal["data", "imagenet", "none"]
+Normalise = Literal["data", "imagenet", "films", "clip", "none"]
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# A channel that hardly varies is not blown up to noise; a step of 8-bit data is 0.004.
+_FILMS = ((0.45,), (0.225,))
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+# A channel that hardly varies is not blown up to noise; a step of 8-bit data is 0.004. What has no pixels has units of its own.
 _LEAST_STD = 1e-3
 
 
@@ -21,14 +24,17 @@ def statistics(normalise: Normalise, spec: Spec) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, float32 `[C]`, that a view takes away and divides by.
 
     `data`: those of the data itself. `imagenet`: the numbers that published encoders were trained with, three channels
-    only. `none`: 0 and 1.
+    only; so is `clip`. `films`: what models of films usually take, 0.45 and 0.225. `none`: 0 and 1.
     """
-    if normalise == "imagenet" and spec.channels != 3:
-        raise TacitError(f"ImageNet's mean and deviation are for 3 channels, the data has {spec.channels}; use normalise=data")
-    mean, std = {"data": (spec.mean, spec.std), "imagenet": _IMAGENET, "none": ((0.0,), (1.0,))}[normalise]
+    if normalise in ("imagenet", "clip") and spec.channels != 3:
+        whose = {"imagenet": "ImageNet", "clip": "CLIP"}[normalise]
+        raise TacitError(f"{whose}'s mean and deviation are for 3 channels, the data has {spec.channels}; use normalise=data")
+    own, still = (spec.mean, spec.std), ((0.0,), (1.0,))
+    mean, std = {"data": own, "imagenet": _IMAGENET, "films": _FILMS, "clip": _CLIP, "none": still}[normalise]
+    least = _LEAST_STD if sides(spec.kind, spec.size) else 0.0
     return (
         torch.tensor(mean, dtype=torch.float32).expand(spec.channels),
-        torch.tensor(std, dtype=torch.float32).clamp(min=_LEAST_STD).expand(spec.channels),
+        torch.tensor(std, dtype=torch.float32).clamp(min=least).expand(spec.channels),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
 
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch, Spec
+from tacit.data.window import Window
 
 
 class View(Protocol):
@@ -16,3 +18,9 @@ class View(Protocol):
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:
         """float32 `[B, C, *extent]`; the same samples and draws give the same tensor, however they are batched."""
         ...
+
+
+def windows(views: Mapping[str, View]) -> dict[str, Window]:
+    """Which parts of samples these views want: those that have a `window` are given nothing else."""
+    wanted = {name: getattr(view, "window", None) for name, view in views.items()}
+    return {name: window for name, window in wanted.items() if window is not None}

@@ -6,28 +6,30 @@ the others, is `Unreadable`. (One loss is Pillow's own: colours of more than 8 b
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from tacit.data.kinds.formats import pillow, png, tiff
 from tacit.data.kinds.kind import Form, Sniffed
 from tacit.data.payload import Limits, Payload, Unreadable
-from tacit.data.spec import Batch
+from tacit.data.window import Part, cut
 
 if TYPE_CHECKING:
     from tacit.data.survey import Survey
 
 name = "image"
 default_encoder = "resnet18"
+channel_names = ("red", "green", "blue")
+pixels = slice(0, 2)
+glance = None
+seeks = False
 
 LONGEST = 4
 """A picture is shrunk to at most this many times `side` (or, without one, what is typical of the longer sides): one panorama
@@ -80,30 +82,19 @@ def agree(forms: Sequence[Form]) -> Form:
 
 
 def decode(
-    payload: Payload, form: Form | None = None, side: int | None = None, name: str = "", limits: Limits = DEFAULT_LIMITS
+    payload: Payload,
+    form: Form | None = None,
+    side: int | None = None,
+    name: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    part: Part | None = None,
 ) -> np.ndarray:
-    return _guarded(lambda: _decode(payload, form, side, name, limits))
+    decoded = _guarded(lambda: _decode(payload, form, side, name, limits))
+    return decoded if part is None else cut(decoded, part(decoded.shape[:2]))
 
 
-def collate(ids: Tensor, samples: Sequence[np.ndarray]) -> Batch:
-    sizes = np.array([s.shape[1:] for s in samples], dtype=np.int32)
-    height, width = sizes.max(axis=0)
-    data = np.zeros((len(samples), samples[0].shape[0], height, width), dtype=samples[0].dtype)
-    for row, sample in zip(data, samples, strict=True):
-        row[:, : sample.shape[1], : sample.shape[2]] = sample
-    return Batch(ids, torch.from_numpy(data), torch.from_numpy(sizes))
-
-
-def thumbnail(sample: np.ndarray, side: int, low: float = 0.0, high: float = 255.0) -> bytes:
-    shown = sample[..., :3] if sample.shape[-1] >= 3 else sample[..., :1]
-    if shown.dtype != np.uint8 or (low, high) != (0.0, 255.0):
-        scaled = (shown.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
-        shown = np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(shown[..., 0] if shown.shape[-1] == 1 else shown))
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+def picture(sample: np.ndarray) -> np.ndarray:
+    return sample
 
 
 def checks(survey: Survey) -> list[str]:
@@ -137,6 +128,8 @@ def _guarded(work: Callable[[], Result]) -> Result:
 
 def _opened(payload: Payload, name: str, limits: Limits) -> tuple[Form, Callable[[tuple[int, ...]], np.ndarray]]:
     """The header, and how to read the pixels; 8-bit files come in the extent that is asked for, others in their own."""
+    if isinstance(payload, Path):
+        payload = payload.read_bytes()
     if isinstance(payload, np.ndarray):
         array = _channels_last(payload)
         found, read = Form(array.shape[2], _kept(array.dtype), array.shape[:2]), lambda extent: array
@@ -175,7 +168,7 @@ def _decode(payload: Payload, wanted: Form | None, side: int | None, name: str, 
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise Unreadable("contains NaN or infinite values")
     if array.shape[:2] != extent:
-        array = _shrunk(array, extent)
+        array = reduced(array, extent)
     if wanted is None:
         return array
     if wanted.dtype == "uint16" and array.dtype == np.uint8:
@@ -211,8 +204,8 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
     return array.transpose(1, 2, 0) if first <= MOST_CHANNELS and first < min(middle, last) else array
 
 
-def _shrunk(array: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
-    """Channel by channel, in floats; never beyond the values that were there."""
+def reduced(array: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
+    """`[H, W, C]` at another height and width, channel by channel, in floats; never beyond the values that were there."""
     size = (extent[1], extent[0])
     planes = [
         np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))

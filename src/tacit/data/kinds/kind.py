@@ -6,22 +6,39 @@ tokenizer for it; nothing else in tacit knows a file format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
-from torch import Tensor
+from PIL import Image
 
 from tacit.core.errors import TacitError, nearest
-from tacit.data.payload import Limits, Payload
-from tacit.data.spec import Batch
+from tacit.data.payload import Limits, Payload, Unreadable
+from tacit.data.window import Part, Window
 
 if TYPE_CHECKING:
     from tacit.data.survey import Survey
 
-KINDS = {"image": "tacit.data.kinds.image"}
+KINDS = {
+    "channels": "tacit.data.kinds.channels",
+    "image": "tacit.data.kinds.image",
+    "pair": "tacit.data.kinds.pair",
+    "points": "tacit.data.kinds.points",
+    "video": "tacit.data.kinds.video",
+    "volume": "tacit.data.kinds.volume",
+}
+
+ALSO = {"channels": "image", "pair": "image"}
+"""Kinds whose samples another kind reads, too: an image and something beside it, an image whose channels are no colours."""
+
+GLANCED_AT = 8
+"""So many files are looked at where names leave the kind open, none of them larger than `GLANCE` allows."""
+
+GLANCE = Limits(file_bytes=1 << 26)
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,15 @@ class Form:
         channels: how many.
         dtype: `uint8`, `uint16` or `float32`.
         extent: height and width (for volumes also depth, first), in pixels.
+        spacing: millimetres between pixels along each axis; empty where nobody says.
+        names: of the channels, where they say what they are.
     """
 
     channels: int
     dtype: str
     extent: tuple[int, ...]
+    spacing: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,14 @@ class Kind(Protocol):
 
     name: str
     default_encoder: str
+    channel_names: tuple[str, ...]
+    """What channels are called where there are as many as this."""
+    pixels: slice
+    """Which axes of an extent are lengths in pixels, that decoding may shrink together: not frames, nor points."""
+    seeks: bool
+    """Whether samples are read in parts: a local file is then handed over by its path."""
+    glance: Window | None
+    """What of a sample is decoded to know what it looks like; None for all of it."""
 
     def extensions(self) -> frozenset[str]:
         """File name extensions of this kind, lower case, with the dot."""
@@ -70,20 +99,22 @@ class Kind(Protocol):
         ...
 
     def decode(
-        self, payload: Payload, form: Form | None = None, side: int | None = None, name: str = "", limits: Limits = ...
+        self,
+        payload: Payload,
+        form: Form | None = None,
+        side: int | None = None,
+        name: str = "",
+        limits: Limits = ...,
+        part: Part | None = None,
     ) -> np.ndarray:
         """`[*extent, C]` with the channels and dtype of `form`, shrunk so that the shorter side is at most `side`.
 
-        Raises `Unreadable`, and nothing else, whatever the bytes are.
+        With `part`, only what it wants of the sample. Raises `Unreadable`, and nothing else, whatever the bytes are.
         """
         ...
 
-    def collate(self, ids: Tensor, samples: Sequence[np.ndarray]) -> Batch:
-        """Samples `[C, *extent]`, perhaps of different extents, as one batch."""
-        ...
-
-    def thumbnail(self, sample: np.ndarray, side: int, low: float = 0.0, high: float = 255.0) -> bytes:
-        """A decoded sample as a small PNG; `low` and `high` are the values shown as black and white."""
+    def picture(self, sample: np.ndarray) -> np.ndarray:
+        """A decoded sample as one picture `[H, W, C]` in the same units: for thumbnails, and to tell near-duplicates by."""
         ...
 
     def checks(self, survey: Survey) -> list[str]:
@@ -98,8 +129,76 @@ def kind_named(name: str) -> Kind:
     return cast(Kind, import_module(KINDS[name]))
 
 
+def as_taken(kind: str, taken: Sequence[str]) -> str:
+    """What samples of this kind are to a method that takes these: that kind where it does, else one that may look so."""
+    alike = (other for other in taken if ALSO.get(other) == kind or ALSO.get(kind) == other)
+    return kind if kind in taken else next(alike, kind)
+
+
+def sides(kind: str, extent: Sequence[int]) -> tuple[int, ...]:
+    """The lengths in pixels of an extent: height and width of an image; none of a point cloud."""
+    return tuple(extent[kind_named(kind).pixels])
+
+
+def shrunk(kind: str, extent: Sequence[int], side: int | None) -> tuple[int, ...]:
+    """What decoding makes of an extent when the shorter side may have `side` pixels."""
+    lengths = sides(kind, extent)
+    scale = 1.0 if side is None or not lengths else min(1.0, side / min(lengths))
+    where = range(*kind_named(kind).pixels.indices(len(extent)))
+    return tuple(max(1, round(length * scale)) if axis in where else length for axis, length in enumerate(extent))
+
+
+def useful_side(kind: str, view: int, extent: Sequence[int]) -> int | None:
+    """What to decode samples of this extent at for views of `view` pixels: crops can use one and a half times as many.
+
+    None where the samples are no larger than that: then they stay as they are.
+    """
+    side = -(-3 * view // 2)
+    return side if min(sides(kind, extent), default=0) > side else None
+
+
+def thumbnail(kind: Kind, sample: np.ndarray, side: int, low: float = 0.0, high: float = 255.0) -> bytes:
+    """A decoded sample as a small PNG; `low` and `high` are the values shown as black and white."""
+    picture = kind.picture(sample)
+    shown = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1]
+    if shown.dtype != np.uint8 or (low, high) != (0.0, 255.0):
+        scaled = (shown.astype(np.float32) - low) * (255.0 / max(high - low, 1e-12))
+        shown = np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)
+    small = Image.fromarray(np.ascontiguousarray(shown[..., 0] if shown.shape[-1] == 1 else shown))
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    return file.getvalue()
+
+
 def choose(names: Sequence[str], first: Payload | None) -> tuple[Kind | None, str]:
     """The kind that is surest of this data, and why; None where none recognises anything."""
-    judged = [(kind, kind.sniff(names, first)) for kind in map(kind_named, KINDS)]
-    kind, best = max(judged, key=lambda pair: pair[1].certainty)
+    return _surest([(kind, kind.sniff(names, first)) for kind in map(kind_named, KINDS)])
+
+
+def recognised(names: Sequence[str], read: Callable[[int, Limits], Payload]) -> tuple[Kind | None, str]:
+    """As `choose`, by the names of files; where several kinds have such names, a few of those files are looked at, too.
+
+    Args:
+        names: of samples.
+        read: gives the sample of the name at that place; may raise `Unreadable`.
+    """
+    kinds = [kind_named(kind) for kind in KINDS]
+    extensions = {kind.extensions() for kind in kinds}
+    open_to = [sum(Path(name).suffix.lower() in each for each in extensions) for name in names]
+    contested = [place for place, count in enumerate(open_to) if count > 1]
+    judged = [(kind, kind.sniff(names, None)) for kind in kinds]
+    for place in contested[:: -(-len(contested) // GLANCED_AT) or 1]:
+        try:
+            first = read(place, GLANCE)
+        except Unreadable:
+            continue
+        judged += [(kind, kind.sniff(names, first)) for kind in kinds]
+    return _surest(judged)
+
+
+def _surest(judged: Sequence[tuple[Kind, Sniffed]]) -> tuple[Kind | None, str]:
+    """Of two that are as sure, the one that stands first in `KINDS`: what sees channels in a file knows more than its name."""
+    order = list(KINDS)
+    kind, best = max(judged, key=lambda pair: (pair[1].certainty, -order.index(pair[0].name)))
     return (kind, best.why) if best.certainty > 0 else (None, best.why)

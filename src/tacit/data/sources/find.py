@@ -69,7 +69,9 @@ def _at(place: Place, text: str, kind: str | None, columns: Mapping[str, str] | 
 def _sample(name: str) -> Source:
     if name not in SAMPLES:
         raise TacitError(f"no bundled sample '{name}': there are {', '.join(SAMPLES)}{nearest(name, SAMPLES)}")
-    source = open_arrays(Place(str(SAMPLES[name].folder / "images.npz")), f"the bundled sample {name}")
+    what, place = f"the bundled sample {name}", Place(str(SAMPLES[name].folder))
+    packed = place / "images.npz"
+    source = open_arrays(packed, what) if packed.exists() else replace(_folder(place, None, None), what=what)
     # The same everywhere: when and where it was installed says nothing about its content.
     return replace(source, root=SAMPLE + name, table=source.table.drop_columns("mtime"))
 

@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from tacit.core.errors import TacitError
 from tacit.data.cache import keep_table, kept_table
 from tacit.data.index import spread
-from tacit.data.kinds.kind import Kind, choose, kind_named
+from tacit.data.kinds.kind import Kind, kind_named, recognised
 from tacit.data.payload import Limits, Unreadable
 from tacit.data.sources.place import Place, facts_of
 from tacit.data.sources.source import Read, Source
@@ -51,7 +52,7 @@ def open_folder(place: Place, kind: str | None) -> Source:
     pattern = r"(?i)\.(" + "|".join(re.escape(e[1:]) for e in sorted(chosen.extensions())) + r")$"
     fitting = pc.match_substring_regex(listed["path"], pattern)
     others = len(listed) - pc.sum(fitting).as_py()
-    table = listed.filter(fitting)
+    table = _gathered(listed.filter(fitting), getattr(chosen, "together", frozenset()))
     if not len(table):
         raise TacitError(f"none of the {len(listed)} files in {place} is of the kind '{chosen.name}': {why}")
     table, folders = _with_folder_names(table)
@@ -62,12 +63,16 @@ def open_folder(place: Place, kind: str | None) -> Source:
 
 
 def read_files(place_of: Callable[[str], Place], files: pa.Table) -> Read:
-    """Reads whole files, of which `place_of` says where they are; a local one must still be as it was when it was listed."""
+    """Reads files, of which `place_of` says where they are; a local one must still be as it was when it was listed."""
     paths, sizes, times = (files[name] for name in LISTED.names)
 
-    def read(row: int, limits: Limits) -> bytes:
+    def read(row: int, limits: Limits) -> bytes | Path:
         file, listed = place_of(unescaped(paths[row].as_py())), (sizes[row].as_py(), times[row].as_py())
-        content = file.read(limits.file_bytes)
+        if limits.whole or file.fs is not None:
+            content = file.read(limits.file_bytes)
+        else:
+            file.open().close()  # there, and a regular file
+            content = Path(file.path)
         if file.fs is None and None not in listed and file.facts() != listed:
             raise Unreadable("changed since it was listed")
         return content
@@ -93,10 +98,24 @@ def unescaped(path: str) -> str:
 def _kind(place: Place, listed: pa.Table, kind: str | None) -> tuple[Kind, str]:
     if kind is not None:
         return kind_named(kind), "it was given"
-    chosen, why = choose(listed["path"].take(spread(len(listed), 10_000)).to_pylist(), None)
+    looked_at = listed.take(spread(len(listed), 10_000))
+    chosen, why = recognised(looked_at["path"].to_pylist(), read_files(place.__truediv__, looked_at))
     if chosen is None:
         raise TacitError(f"no kind of data recognises the {len(listed)} files in {place}: {why}; name the kind with --kind")
     return chosen, why
+
+
+def _gathered(table: pa.Table, together: frozenset[str]) -> pa.Table:
+    """Of the files with these extensions, the first in every folder stands for all of them: they are one sample."""
+    if not together:
+        return table
+    seen: set[str] = set()
+    kept = []
+    for path in table["path"].to_pylist():
+        folder = path.rpartition("/")[0] if path.lower().endswith(tuple(together)) else path
+        kept.append(folder not in seen)
+        seen.add(folder)
+    return table.filter(pa.array(kept))
 
 
 def _with_folder_names(table: pa.Table) -> tuple[pa.Table, str]:

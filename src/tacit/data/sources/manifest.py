@@ -36,6 +36,7 @@ NAMES = {
     ),
     "label": ("label", "class", "category", "target", "class_name", "labels", "y"),
     "split": ("split", "subset", "partition", "fold", "set"),
+    "caption": ("caption", "captions", "text", "description", "title"),
     "group": ("group", "patient", "patient_id", "subject", "subject_id", "case", "case_id", "scene", "slide", "video"),
 }
 """What columns are usually called, the surest name first; compared in lower case."""
@@ -93,7 +94,7 @@ def parquet(source: str | BinaryIO, columns: list[str] | None = None) -> pa.Tabl
 
 
 def with_roles(table: pa.Table, columns: Mapping[str, str] | None, place: Place, needs_path: bool = True) -> pa.Table:
-    """The table with its columns renamed to what they mean: `path`, `label`, `split`, `group`; the others as they are."""
+    """The table with its columns renamed to what they mean (see `NAMES`); the others as they are."""
     table = table.rename_columns(_told_apart(table.column_names))
     for role, name in (columns or {}).items():
         if role not in NAMES:
@@ -146,7 +147,7 @@ def read_from_column(column: pa.ChunkedArray, root: Place) -> tuple[Read, list[s
     rows = range(len(column))
     if "path" not in fields:
         return read, [f"row {row}" for row in rows]
-    paths = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string()).to_pylist()
+    paths = pa.chunked_array([chunk.field("path").cast(pa.string()) for chunk in column.chunks], pa.string()).to_pylist()
     return read, [path or f"row {row}" for row, path in zip(rows, paths, strict=True)]
 
 

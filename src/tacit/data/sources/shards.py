@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tacit.core.errors import TacitError, said
 from tacit.data.cache import keep_table, kept_table
-from tacit.data.kinds.kind import Kind, choose, kind_named
+from tacit.data.kinds.kind import Kind, kind_named, recognised
 from tacit.data.payload import Limits, Unreadable
 from tacit.data.sources.folder import SPLITS, escaped
 from tacit.data.sources.place import Place
@@ -128,7 +128,13 @@ def _scan(place: Place, length: int) -> Iterator[tuple[str, int, int, str | None
 def _kind(members: pa.Table, places: Sequence[Place], kind: str | None) -> tuple[Kind, str]:
     if kind is not None:
         return kind_named(kind), "this kind was given"
-    chosen, why = choose(members["path"].slice(0, 1000).to_pylist(), None)
+    looked_at = members.slice(0, 1000)
+    shards, offsets, sizes = (looked_at[name].to_pylist() for name in ("shard", "offset", "size"))
+
+    def read(row: int, limits: Limits) -> bytes:
+        return places[shards[row]].read(limits.file_bytes, offsets[row], sizes[row])
+
+    chosen, why = recognised(looked_at["path"].to_pylist(), read)
     if chosen is None:
         why = next(
             (text for size, text in zip(members["size"].to_pylist(), members["text"].to_pylist(), strict=True) if size < 0), why

@@ -1,0 +1,73 @@
+"""NumPy's files: their headers are checked against their sizes before memory is taken, and Python objects are refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from tacit.core import archives
+from tacit.data.kinds.formats.content import refuse_large
+from tacit.data.payload import Limits, Unreadable
+
+SIGNATURE = b"\x93NUMPY"
+ZIP = b"PK\3\4"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a `.npy` says of its array, and the byte at which the values begin."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    start: int
+
+
+def header(file: BinaryIO, size: int) -> Header:
+    """The header of a file of `size` bytes; `Unreadable` where that is not what its array takes."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise Unreadable("Python objects, which are never loaded; save plain numbers")
+    start = file.tell()
+    if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != size:
+        raise Unreadable(f"truncated: an array of shape {shape} is claimed by {size:,} bytes")
+    return Header(shape, fortran, dtype, start)
+
+
+def rows(file: BinaryIO, found: Header, part: slice, limits: Limits) -> np.ndarray:
+    """Those rows of the array in a seekable file; only what lies between the first and the last of them is read."""
+    chosen = range(found.shape[0])[part]
+    if found.fortran or len(chosen) == 0:
+        refuse_large(found.shape, found.dtype.itemsize, limits)
+        file.seek(found.start)
+        array = np.frombuffer(file.read(math.prod(found.shape) * found.dtype.itemsize), found.dtype)
+        return array.reshape(found.shape, order="F" if found.fortran else "C")[part]
+    first, last = min(chosen[0], chosen[-1]), max(chosen[0], chosen[-1])
+    shape = last - first + 1, *found.shape[1:]
+    refuse_large(shape, found.dtype.itemsize, limits)
+    row = math.prod(found.shape[1:]) * found.dtype.itemsize
+    file.seek(found.start + first * row)
+    array = np.frombuffer(file.read(shape[0] * row), found.dtype).reshape(shape)
+    return array[[at - first for at in chosen]]
+
+
+def archived(file: BinaryIO, limits: Limits) -> dict[str, np.ndarray]:
+    """All arrays of a `.npz`, by name."""
+    found = archives.archive(file)
+    members = [info for info in found.infolist() if info.filename.endswith(".npy")]
+    refuse_large((sum(info.file_size for info in members),), 1, limits)
+    arrays = {}
+    for info in members:
+        with found.open(info) as member:
+            head = header(member, info.file_size)  # pyright: ignore[reportArgumentType]
+            values = member.read(info.file_size - head.start)
+        if len(values) != info.file_size - head.start:
+            raise Unreadable(f"truncated: '{info.filename}' is shorter than it says")
+        array = np.frombuffer(values, head.dtype).reshape(head.shape, order="F" if head.fortran else "C")
+        arrays[info.filename.removesuffix(".npy")] = array
+    return arrays

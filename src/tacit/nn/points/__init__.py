@@ -1,0 +1,1 @@
+"""Clouds of points: sampling, grouping into tokens, and the networks that read them. Every set of points is ragged."""

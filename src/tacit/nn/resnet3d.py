@@ -1,0 +1,203 @@
+"""Convolutional encoders for video, and residual networks among them, with convolutions over time and place or over one after
+the other. Parameter names are those of the 2D networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tacit.core.draws import Draws
+from tacit.core.errors import TacitError, one_of
+from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.norms import BatchNorm
+from tacit.objectives.precision import wide
+
+Triple = tuple[int, int, int]
+
+
+class Shape(NamedTuple):
+    blocks: tuple[int, ...]
+    factored: bool = False
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+
+
+VARIANTS = {
+    "r3d-mini": Shape((1, 1, 1, 1), widths=(16, 32, 64, 128)),
+    "r3d18": Shape((2, 2, 2, 2)),
+    "r3d34": Shape((3, 4, 6, 3)),
+    "r2plus1d": Shape((1, 1, 1, 1), factored=True),
+}
+
+NORMS = ("batch", "group")
+
+
+def normed(kind: str, channels: int) -> nn.Module:
+    """Batch-norm, or group-norm with up to 8 groups, in which no sample learns of the others in its batch."""
+    return BatchNorm(channels) if one_of("norm", kind, NORMS) == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class Conv3d(nn.Conv3d):
+    """torch's, but on a processor never in bfloat16: gradients of its weights then are NaN now and then (seen with 2.13)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(wide(input))
+
+
+def fan_out(modules: Iterable[nn.Module]) -> None:
+    """First values of 3D convolutions: Kaiming normal over the fan-out."""
+    for module in modules:
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class VideoConvNet(Encoder):
+    """What convolutional encoders for video have in common: stages, one after the other, and the mean over the last map.
+
+    Attributes:
+        stages: names of the submodules in their order; those that taps can ask for.
+        counted: of the stages, those that count as blocks, with their number of blocks.
+        shrinking: kernel, stride and padding of all that changes the extent, in order.
+    """
+
+    stages: tuple[str, ...]
+    counted: dict[str, int]
+    shrinking: list[tuple[Triple, Triple, Triple]]
+
+    def forward(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        draws: Draws | None = None,  # noqa: ARG002 - nothing is dropped here
+        taps: Sequence[str] = (),
+        attention: bool = False,
+    ) -> Encoded:
+        """See `Encoder.forward`; `x` is `[B, C, T, H, W]`. Tokens are the cells of the last map, time-major; a tap is a map."""
+        if keep is not None or attention:
+            raise TacitError("a convolutional network has no tokens to hide and no attention to show; take a video transformer")
+        for tap in taps:
+            one_of("tap", tap, self.stages)
+        if not all(self.grid(x.shape[2:])):
+            raise TacitError(f"clips of {'x'.join(map(str, x.shape[2:]))} are too small for this network; take a smaller one")
+        seen = {}
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
+            if name in taps:
+                seen[name] = x
+        tokens = x.flatten(2).transpose(1, 2)
+        return Encoded(tokens.mean(dim=1), tokens, taps=seen)
+
+    def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
+        sides = list(extent)
+        for kernel, stride, padding in self.shrinking:
+            sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(sides, kernel, stride, padding, strict=True)]
+        return tuple(max(side, 0) for side in sides)
+
+    def level(self, name: str) -> int:
+        stage, index = [*name.split("."), ""][:2]
+        if stage not in self.counted:
+            return 0
+        before = sum(count for other, count in self.counted.items() if self.stages.index(other) < self.stages.index(stage))
+        return before + (int(index) if self.counted[stage] > 1 else 0) + 1
+
+
+class Factored(nn.Sequential):
+    """A convolution over places, then one over time, with about as many weights as one over both (R(2+1)D)."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Triple, stride: Triple, norm: str = "batch", middle: int | None = None
+    ) -> None:
+        (t, h, w), (step, down, across) = kernel, stride
+        middle = middle or t * h * w * inputs * outputs // (h * w * inputs + t * outputs)
+        super().__init__(
+            Conv3d(inputs, middle, (1, h, w), (1, down, across), (0, h // 2, w // 2), bias=False),
+            normed(norm, middle),
+            nn.ReLU(),
+            Conv3d(middle, outputs, (t, 1, 1), (step, 1, 1), (t // 2, 0, 0), bias=False),
+        )
+
+
+class BasicBlock3d(nn.Module):
+    """Two convolutions of 3x3x3 beside a shortcut, which is a projection where the shape changes."""
+
+    def __init__(self, inputs: int, width: int, stride: int, factored: bool, norm: str) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, width, stride, factored, norm)
+        self.bn1 = normed(norm, width)
+        self.conv2 = _conv(width, width, 1, factored, norm)
+        self.bn2 = normed(norm, width)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or inputs != width:
+            self.downsample = nn.Sequential(Conv3d(inputs, width, 1, stride, bias=False), normed(norm, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        return (self.bn2(self.conv2(y)) + self.downsample(x)).relu()
+
+
+def _conv(inputs: int, width: int, stride: int, factored: bool, norm: str) -> nn.Module:
+    if factored:
+        return Factored(inputs, width, (3, 3, 3), (stride, stride, stride), norm)
+    return Conv3d(inputs, width, 3, stride, padding=1, bias=False)
+
+
+class ResNet3d(VideoConvNet):
+    """A stem and four stages of residual blocks; all stages but the first halve time and place.
+
+    Args:
+        channels: of the frames.
+        blocks: how many each stage has.
+        factored: convolve over places and over time one after the other (R(2+1)D).
+        widths: of the stages; the stem is as wide as the first.
+        stem: `full` (7x7x7, halves places, max-pool of 3 with stride 2; factored: 3x7x7 and no pool) or `small` (3x3x3, halves
+            places), for frames up to 64 pixels.
+        norm: `batch` or `group`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        blocks: Sequence[int],
+        factored: bool = False,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        stem: str = "full",
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        if not 0 < sum(blocks) <= DEEPEST:
+            raise TacitError(f"{sum(blocks)} blocks were asked for; 1 to {DEEPEST:,} were expected")
+        one_of("stem", stem, ("full", "small"))
+        self.depth, self.width = sum(blocks), widths[-1]
+        side, long = (3 if stem == "small" else 7), (3 if stem == "small" or factored else 7)
+        kernel, stride = (long, side, side), (1, 2, 2)
+        if factored:
+            first: nn.Module = Factored(channels, widths[0], kernel, stride, norm, middle=45)
+        else:
+            first = Conv3d(channels, widths[0], kernel, stride, (long // 2, side // 2, side // 2), bias=False)
+        self.stem = nn.Sequential()
+        self.stem.add_module("conv1", first)
+        self.stem.add_module("bn1", normed(norm, widths[0]))
+        self.stem.add_module("relu", nn.ReLU())
+        self.shrinking = [(kernel, stride, (long // 2, side // 2, side // 2))]
+        half: tuple[Triple, Triple, Triple] = ((3, 3, 3), (2, 2, 2), (1, 1, 1))
+        if stem == "full" and not factored:
+            self.stem.add_module("maxpool", nn.MaxPool3d(*half))
+            self.shrinking.append(half)
+        self.shrinking += [half] * (len(widths) - 1)
+        self.counted, inputs = {}, widths[0]
+        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+            layer = nn.Sequential()
+            for index in range(count):
+                layer.append(BasicBlock3d(inputs, width, 2 if stage > 0 and index == 0 else 1, factored, norm))
+                inputs = width
+            self.add_module(f"layer{stage + 1}", layer)
+            self.counted[f"layer{stage + 1}"] = count
+        self.stages = ("stem", *self.counted)
+        fan_out(self.modules())

@@ -1,0 +1,43 @@
+"""Images: a processor affords few pixels, and a transformer few patches."""
+
+from __future__ import annotations
+
+from tacit.data.kinds.kind import sides
+from tacit.methods.method import Chosen
+from tacit.train.situation import Situation
+
+
+def size(now: Situation) -> Chosen:
+    side = min(sides(now.spec.kind, now.spec.size))
+    if now.device != "cpu":
+        most = 128 if now.minutes <= 30 else 224
+    elif now.minutes <= 4 and not now.method.tokens:  # patches grow with the view, so that tokens are no fewer in a small one
+        most = 32
+    else:
+        most = 64 if now.minutes <= 30 else 96
+    if side > most:
+        return Chosen(most, f"{side} pixels would be too slow for {now.minutes:g} minutes on this {now.device}")
+    fitting = [size for size in range(side, 3, -1) if _patch(now, size) * 6 <= size and (size % 4 == 0 or side < 16)]
+    return Chosen(fitting[0] if fitting else max(side, 4), f"samples are {side} pixels")
+
+
+def extent(now: Situation, size: int) -> tuple[int, ...]:
+    return (size, size)
+
+
+def encoder(now: Situation, size: int) -> Chosen:
+    patch = _patch(now, size)
+    if now.method.tokens:
+        name = "vit-mini" if now.device == "cpu" else "vit-small"
+        return Chosen(f"{name}/{patch}", f"{now.method.name} hides tokens; {(size // patch) ** 2} of them suit {size} pixels")
+    if now.device == "cpu":
+        return Chosen("resnet-mini", "trains quickly on a processor")
+    if now.kept < 20_000:
+        return Chosen("resnet18", f"{now.kept} samples are few for a transformer")
+    return Chosen(f"vit-small/{patch}", f"{now.kept} samples and a GPU")
+
+
+def _patch(now: Situation, size: int) -> int:
+    """The smallest patch that divides a view into not too many tokens."""
+    most_tokens = 144 if now.device == "cpu" else 200
+    return next(p for p in range(1, size + 1) if size % p == 0 and (size // p) ** 2 <= most_tokens)

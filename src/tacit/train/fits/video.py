@@ -1,0 +1,34 @@
+"""Films: what counts is how many tubelets, or voxels, a clip has."""
+
+from __future__ import annotations
+
+from tacit.data.kinds.kind import sides
+from tacit.methods.method import Chosen
+from tacit.train.situation import Situation
+
+TUBELET = 2
+
+
+def size(now: Situation) -> Chosen:
+    side = min(sides(now.spec.kind, now.spec.size))
+    most = 32 if now.device == "cpu" and now.minutes <= 4 else 64 if now.device == "cpu" else 112
+    if side > most:
+        return Chosen(most, f"{side} pixels would be too slow for {now.minutes:g} minutes on this {now.device}")
+    return Chosen(max(8, side // 8 * 8), f"frames are {side} pixels")
+
+
+def extent(now: Situation, size: int) -> tuple[int, ...]:
+    """As many frames as suit the machine, and half as many as a video has where that is enough, so that clips differ."""
+    there = now.spec.size[0]
+    most = now.options.get("frames") or (8 if now.device == "cpu" else 16)
+    return (max(TUBELET, min(most, there) // TUBELET * TUBELET), size, size)
+
+
+def encoder(now: Situation, size: int) -> Chosen:
+    if not now.method.tokens:
+        name = "r3d-mini" if now.device == "cpu" else "r3d18"
+        return Chosen(name, f"a convolutional network for clips on a {now.device}")
+    slots = extent(now, size)[0] // TUBELET
+    patch = next(p for p in range(1, size + 1) if size % p == 0 and slots * (size // p) ** 2 <= 256)
+    name = "video-vit-micro" if now.device == "cpu" else "video-vit-small"
+    return Chosen(f"{name}/{TUBELET}x{patch}", f"{slots * (size // patch) ** 2} tubelets of a clip are hidden or seen")

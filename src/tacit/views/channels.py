@@ -1,0 +1,71 @@
+"""Changes of images whose channels are not colours: every channel by itself, and which channels there are.
+
+Images are `[B, C, H, W]`, padded along C with zeros; `present`, bool `[B, C]`, says which channels are true. All numbers are
+given, so that two views of a sample share what they are given alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def present(counts: Tensor, channels: int) -> Tensor:
+    """Bool `[B, channels]`: the first `counts [B]` channels of each sample."""
+    return torch.arange(channels, device=counts.device) < counts[:, None]
+
+
+def jitter(image: Tensor, present: Tensor, uniform: Tensor, shift: float = 0.3, gain: float = 0.5) -> Tensor:
+    """`clamp(g (x + d), 0, 1)` with numbers `d` and `g` of its own for every channel (ChAda-ViT's colour jitter).
+
+    Args:
+        image: `[B, C, H, W]` in `[0, 1]`.
+        present: bool `[B, C]`; padding stays zero.
+        uniform: `[B, C, 2]` in `[0, 1)`, for `d` in `[-shift, shift)` and `g` in `[1 - gain, 1 + gain)`. The published
+            strength is `d` in +-0.3 and `g` from 0.5 to 1.5. `g` multiplies, though the paper's code calls it gamma.
+        shift, gain: strengths; 0 changes nothing.
+    """
+    offset, factor = (2 * uniform[..., None, None] - 1).unbind(2)  # each [B, C, 1, 1], in [-1, 1)
+    changed = ((1 + gain * factor) * (image + shift * offset)).clamp(0, 1)
+    return changed.where(present[..., None, None], 0)
+
+
+def discard(image: Tensor, present: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Take one channel away from two samples in three, but never the last one (ChAda-ViT's RandomDiscarder).
+
+    The first number stands for a draw from 0, 1, 2, of which each but 0 drops exactly one channel; the second says which.
+
+    Args:
+        image: `[B, C, H, W]`.
+        present: bool `[B, C]`.
+        uniform: `[B, 2]` in `[0, 1)`; views of one sample that get the same numbers keep the same channels.
+
+    Returns:
+        The image, in which later channels have moved up and zeros follow, and what is present of it; both of the same shape.
+    """
+    counts = present.sum(dim=1)
+    dropped = (counts * uniform[:, 1]).floor()
+    dropped = dropped.where((3 * uniform[:, 0] >= 1) & (counts > 1), -1)
+    left = present & (present.cumsum(dim=1) - 1 != dropped[:, None])
+    order = left.argsort(dim=1, descending=True, stable=True)
+    left = left.gather(1, order)
+    return _ordered(image, order).where(left[..., None, None], 0), left
+
+
+def shuffle(image: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The true channels in the order of their noise, for data whose channels come in no order that means anything.
+
+    Args:
+        image: `[B, C, H, W]`.
+        present: bool `[B, C]`.
+        noise: finite, `[B, C]`; equal numbers keep their order.
+
+    Returns:
+        The image, true channels first, and what is present of it.
+    """
+    order = noise.masked_fill(~present, torch.inf).argsort(dim=1, stable=True)
+    return _ordered(image, order), present.gather(1, order)
+
+
+def _ordered(image: Tensor, order: Tensor) -> Tensor:
+    return image[torch.arange(len(image), device=image.device)[:, None], order]

@@ -1,0 +1,62 @@
+"""The contract of a sight: how samples of a kind are shown where no method has a say - to embed, to judge, to fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from tacit.data.spec import Spec
+from tacit.data.window import Window
+from tacit.views.view import View
+
+SIGHTS = {
+    "channels": "tacit.views.sights.channels",
+    "image": "tacit.views.sights.image",
+    "pair": "tacit.views.sights.pair",
+    "points": "tacit.views.sights.points",
+    "video": "tacit.views.sights.video",
+    "volume": "tacit.views.sights.volume",
+}
+
+
+class Sight(Protocol):
+    """What a module in `views/sights/` offers. An extent is that of the views: height and width for images."""
+
+    coarse: tuple[int, ...]
+    """The extent at which raw input is compared: what a person would call a thumbnail."""
+
+    def window(self, spec: Spec, extent: Sequence[int]) -> Window | None:
+        """Which part of a sample the views below are made of; None for all of it."""
+        ...
+
+    def still(self, extent: Sequence[int]) -> View:
+        """What evaluation and embedding see: the same for a sample every time."""
+        ...
+
+    def told(self, spec: Spec, extent: Sequence[int]) -> str:
+        """How that view is cut out of a sample, in words, for other programs."""
+        ...
+
+    def crops(self, extent: Sequence[int]) -> View:
+        """A moderate change of place and light: two of them are plainly the same sample to a person, and not to raw values."""
+        ...
+
+    def light(self, extent: Sequence[int]) -> View:
+        """Nearly all of the sample with other values, or none: the same layout, which crops and textures lose."""
+        ...
+
+    def tuning(self, extent: Sequence[int], mirrored: float) -> View:
+        """What fine-tuning is trained through; `mirrored` is the chance of a mirror image."""
+        ...
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Raw input as if it were features: a view `[B, C, *extent]`, averaged down to `coarse` -> `[B, D]`."""
+        ...
+
+
+def sight(kind: str) -> Sight:
+    """How samples of this kind are shown."""
+    return cast(Sight, import_module(SIGHTS[kind]))

@@ -1,0 +1,7 @@
+"""How pictures with captions are shown where no method has a say: as pictures."""
+
+from __future__ import annotations
+
+from tacit.views.sights.image import coarse, crops, flat, light, still, told, tuning, window
+
+__all__ = ["coarse", "crops", "flat", "light", "still", "told", "tuning", "window"]

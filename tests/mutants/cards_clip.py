@@ -1,0 +1,171 @@
+"""The mutations of the card of clip, and of what brings captions to a batch."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+GOLDEN, CLIP, PAIR = "conformance/test_methods_golden_clip.py", "unit/test_methods_clip.py", "unit/test_kind_pair.py"
+
+CLIP_MUTATIONS = [
+    Mutation(
+        "clip: temperature multiplied instead of exponentiated",
+        "methods/clip.py",
+        "s, pairs = self.log_scale.exp(), of_image.shape[1]",
+        "s, pairs = self.log_scale, of_image.shape[1]",
+        f"{GOLDEN}::test_loss_and_its_gradients",
+    ),
+    Mutation(
+        "clip: one direction only",
+        "objectives/pairs.py",
+        "    first, second = (F.cross_entropy(each, target) for each in logits)\n    return (first + second) / 2",
+        "    return F.cross_entropy(logits[0], target)",
+        f"{GOLDEN}::test_loss_and_its_gradients",
+    ),
+    Mutation(
+        "clip: sum instead of mean",
+        "objectives/pairs.py",
+        "first, second = (F.cross_entropy(each, target) for each in logits)",
+        'first, second = (F.cross_entropy(each, target, reduction="sum") for each in logits)',
+        f"{GOLDEN}::test_loss_and_its_gradients",
+    ),
+    Mutation(
+        "clip: labels without the rank's offset",
+        "methods/clip.py",
+        "distributed.rank() * len(f)",
+        "0",
+        f"{GOLDEN}::test_loss_of_each_rank",
+    ),
+    Mutation(
+        "clip: negatives of one's own rank only",
+        "methods/clip.py",
+        "cosines(f, g, *everybodys)",
+        "cosines(f, g)",
+        f"{GOLDEN}::test_loss_of_each_rank",
+    ),
+    Mutation(
+        "clip: read at the last place instead of the end token",
+        "nn/text.py",
+        "y[rows, end_places(x, self.end)]",
+        "y[:, -1]",
+        f"{GOLDEN}::test_towers_within_the_method",
+    ),
+    Mutation(
+        "clip: no causal mask",
+        "nn/text.py",
+        "is_causal=True",
+        "is_causal=False",
+        f"{GOLDEN}::test_towers_within_the_method",
+    ),
+    Mutation(
+        "clip: no norm in front",
+        "nn/towers.py",
+        "return self.norm_pre(super()._place(patches, grid, keep))",
+        "return super()._place(patches, grid, keep)",
+        f"{GOLDEN}::test_towers_within_the_method",
+    ),
+    Mutation(
+        "clip: features normalised over the batch",
+        "objectives/pairs.py",
+        "F.normalize(wide(features), dim=-1, eps=1e-12)",
+        "F.normalize(wide(features), dim=0, eps=1e-12)",
+        f"{GOLDEN}::test_loss_and_its_gradients",
+    ),
+    Mutation(
+        "clip: the scale put back before the step",
+        "methods/clip.py",
+        "    def after_step(self, progress: Progress) -> None:\n        clamp_scale",
+        "    def before_step(self, progress: Progress) -> None:\n        clamp_scale",
+        f"{CLIP}::test_a_step_of_any_length_leaves_the_scale_between_its_bounds",
+    ),
+    Mutation(
+        "clip: the scale never put back",
+        "methods/clip.py",
+        "        clamp_scale(self.log_scale)",
+        "        pass",
+        f"{CLIP}::test_the_scale_is_put_back_after_a_step",
+    ),
+    Mutation(
+        "clip: weight decay on the scale",
+        "methods/clip.py",
+        "return parameter.ndim > 1 and",
+        "return parameter.ndim > 0 and",
+        f"{CLIP}::test_neither_scale_nor_norms_nor_positions_nor_the_class_token_decay",
+    ),
+    Mutation(
+        "clip: weight decay on positions",
+        "methods/clip.py",
+        '("pos_embed", "positional_embedding", "cls_token")',
+        '("positional_embedding", "cls_token")',
+        f"{CLIP}::test_neither_scale_nor_norms_nor_positions_nor_the_class_token_decay",
+    ),
+    Mutation(
+        "clip: pairs of one caption stay negatives of each other",
+        "methods/clip.py",
+        'if o.duplicates == "mask" else None',
+        'if o.duplicates == "never" else None',
+        f"{CLIP}::test_pairs_of_one_caption_are_no_negatives_when_masked",
+    ),
+    Mutation(
+        "clip: repeats looked for without the rank's offset",
+        "methods/clip.py",
+        "repeats(tokens, distributed.gather(tokens), offset)",
+        "repeats(tokens, distributed.gather(tokens), 0)",
+        f"{CLIP}::test_ranks_come_to_the_loss_of_the_whole_batch",
+    ),
+    Mutation(
+        "clip: batch statistics of a locked tower move",
+        "methods/clip.py",
+        "            self.student.eval()",
+        "            pass",
+        f"{CLIP}::test_a_locked_tower_stays_as_it_starts",
+    ),
+    Mutation(
+        "clip: patches dropped in evaluation, too",
+        "methods/clip.py",
+        "if self.training and self.options.patch_dropout:",
+        "if self.options.patch_dropout:",
+        f"{CLIP}::test_dropped_patches_are_drawn_by_the_sample_and_kept_in_evaluation",
+    ),
+    Mutation(
+        "pair: captions by the place in the batch instead of the sample",
+        "data/loader.py",
+        "self.collection.extra(Draws(self.seed, epoch, found.ids))",
+        "self.collection.extra(Draws(self.seed, 0, torch.arange(len(found))))",
+        f"{PAIR}::test_a_batch_has_the_tokens_of_its_own_captions",
+    ),
+    Mutation(
+        "pair: only the first of several captions",
+        "data/text/wording.py",
+        "found.append(several[min(int(share * len(several)), len(several) - 1)])",
+        "found.append(several[0])",
+        f"{PAIR}::test_of_several_captions_each_is_drawn_as_often_and_by_the_sample_alone",
+    ),
+    Mutation(
+        "pair: captions are no part of the data's fingerprint",
+        "data/index.py",
+        '"content", "caption")',
+        '"content")',
+        f"{PAIR}::test_other_captions_are_other_data",
+    ),
+    Mutation(
+        "pair: start and end are the tokenizer's own",
+        "data/text/wording.py",
+        "return self.wording.rows(self.tokenizer.ids(texts))",
+        "return self.tokenizer(texts, self.wording.context)",
+        f"{PAIR}::test_start_and_end_are_the_two_largest_ids_and_end_is_last",
+    ),
+    Mutation(
+        "pair: another tokenizer is taken without a word",
+        "train/session.py",
+        'if fingerprint(content) != config["data"].get("tokenizer"):',
+        "if False:",
+        f"{PAIR}::test_a_run_goes_on_with_its_own_tokenizer_and_no_other",
+    ),
+    Mutation(
+        "pair: sentences compared with features outside the shared space",
+        "use/reading.py",
+        "return features if self.head is None else features @ self.head.numpy().T",
+        "return features[:, : len(self.head)]",
+        f"{PAIR}::test_a_sentence_is_compared_where_pictures_and_captions_meet",
+    ),
+]

@@ -1,0 +1,146 @@
+"""PoLAr-MAE's mutations: one wrong line each, and the test that it has to turn red."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+PARTS = "conformance/test_parts_polar_mae.py"
+WHOLE = "conformance/test_methods_golden_polar_mae.py"
+TWIN = "twins/test_twin_points.py"
+
+POLAR_MAE_MUTATIONS = [
+    Mutation(
+        "polar-mae: a norm of each token in place of the batch's",
+        "nn/points/norm.py",
+        "over_batch(wide(x), mask, shared=self.training)",
+        "torch.nn.functional.layer_norm(wide(x), x.shape[-1:])",
+        f"{PARTS}::test_masked_layer_norm",
+    ),
+    Mutation(
+        "polar-mae: padded slots counted in the batch-norm",
+        "nn/points/norm.py",
+        "return self.bias.expand_as(x).masked_scatter(mask[..., None], self(x[mask]))",
+        "return torch.where(mask[..., None], self(x), self.bias)",
+        f"{PARTS}::test_masked_batch_norm",
+    ),
+    Mutation(
+        "polar-mae: padded slots zero after the batch-norm",
+        "nn/points/pointnet.py",
+        "return self.fc2(F.relu(self.norm.bias))",
+        "return self.fc2(0 * self.norm.bias)",
+        f"{PARTS}::test_ordered_pointnet",
+    ),
+    Mutation(
+        "polar-mae: Chamfer over all predicted points",
+        "objectives/chamfer.py",
+        "distance.masked_fill(~true[:, :, None], torch.inf).argmin(1)",
+        "distance.argmin(1)",
+        f"{WHOLE}::test_a_step_and_its_gradients",
+    ),
+    Mutation(
+        "polar-mae: sums in Chamfer instead of means",
+        "objectives/chamfer.py",
+        "return gap.masked_fill(~true, 0).sum(1) / lengths",
+        "return gap.masked_fill(~true, 0).sum(1)",
+        f"{WHOLE}::test_a_step_and_its_gradients",
+    ),
+    Mutation(
+        "polar-mae: balls with their surface",
+        "nn/points/grouping.py",
+        "inside = x * x + y * y + z * z < radius * radius",
+        "inside = x * x + y * y + z * z <= radius * radius",
+        "unit/test_nn_points.py::test_a_point_at_just_the_radius_is_outside",
+    ),
+    Mutation(
+        "polar-mae: the nearest points of a ball instead of the first",
+        "nn/points/grouping.py",
+        'np.sort(near["i"] * size + near["j"])',
+        '(near["i"] * size + near["j"])[np.lexsort((near["v"], near["i"]))]',
+        f"{TWIN}::test_tokens_are_their_twin",
+    ),
+    Mutation(
+        "polar-mae: small groups left in the order of the cloud",
+        "nn/points/grouping.py",
+        "order = farthest_points(inside, size, torch.from_numpy(many)).numpy()",
+        "order = np.where((many > size)[:, None], farthest_points(inside, size, torch.from_numpy(many)).numpy(), "
+        "np.where(np.arange(size) < many[:, None], np.arange(size), 0))",
+        f"{TWIN}::test_tokens_are_their_twin",
+    ),
+    Mutation(
+        "polar-mae: the loneliest points thin first",
+        "nn/points/grouping.py",
+        "np.argsort(-np.diff(start)",
+        "np.argsort(np.diff(start)",
+        f"{PARTS}::test_centres_are_thinned",
+    ),
+    Mutation(
+        "polar-mae: centres thinned within the radius, not twice that",
+        "nn/points/grouping.py",
+        "balls(points, points, 2 * radius * overlap, most)",
+        "balls(points, points, radius * overlap, most)",
+        f"{PARTS}::test_centres_are_thinned",
+    ),
+    Mutation(
+        "polar-mae: the decoder sees only what the encoder saw",
+        "methods/polar_mae.py",
+        "self.decoder(z, where, tokens.valid,",
+        "self.decoder(z, where, seen,",
+        f"{WHOLE}::test_a_step_and_its_gradients",
+    ),
+    Mutation(
+        "polar-mae: positions added once",
+        "nn/points/trunk.py",
+        "x = x + positions",
+        "x = x + positions if index == 0 else x",
+        "unit/test_nn_points.py::test_positions_are_added_before_every_block",
+    ),
+    Mutation(
+        "polar-mae: features predicted for predicted places",
+        "methods/polar_mae.py",
+        "self.ordered(tokens.patches[hidden][..., :3],",
+        "self.ordered(points[..., :3],",
+        f"{WHOLE}::test_a_step_and_its_gradients",
+    ),
+    Mutation(
+        "polar-mae: places not divided by the radius",
+        "nn/points/grouping.py",
+        "(held[..., :3] - centres[:, :, None]) / (1.0 if radius is None else radius)",
+        "held[..., :3] - centres[:, :, None]",
+        f"{PARTS}::test_groups",
+    ),
+    Mutation(
+        "polar-mae: the number of hidden tokens rounded",
+        "views/points.py",
+        "device=lengths.device)).long()",
+        "device=lengths.device)).round().long()",
+        "unit/test_nn_points.py::test_hidden_and_seen_tokens_are_all_of_them",
+    ),
+    Mutation(
+        "polar-mae: the energy taken from the first channel",
+        "methods/polar_mae.py",
+        "values = true[..., 3:][there]",
+        "values = true[..., : true.shape[-1] - 3][there]",
+        f"{WHOLE}::test_a_step_and_its_gradients",
+    ),
+    Mutation(
+        "polar-mae: every rank divides by its own count",
+        "methods/polar_mae.py",
+        "values.sum() * (distributed.world_size() / everybodys(values))",
+        "values.sum() / max(len(values), 1)",
+        "unit/test_methods_polar_mae.py::test_the_mean_over_ranks_is_that_over_all_tokens",
+    ),
+    Mutation(
+        "points: coordinates taken for brightness",
+        "data/measure.py",
+        "bright = bool(sides(collection.kind.name, collection.form.extent))",
+        "bright = True",
+        "unit/test_kind_points.py::test_values_keep_their_units",
+    ),
+    Mutation(
+        "points: padding taken for points",
+        "views/points.py",
+        "return x * there[:, None]",
+        "return x",
+        "unit/test_kind_points.py::test_a_view_is_centred_scaled_and_says_where_points_are",
+    ),
+]
