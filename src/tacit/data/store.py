@@ -225,6 +225,7 @@ def _heading(collection: Collection, side: int | None) -> dict:
         "channels": form.channels,
         "dtype": form.dtype,
         "extent": list(form.extent),
+        "spacing": list(form.spacing),
         "limits": asdict(collection.limits),
     }
 

@@ -20,7 +20,9 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.core.version import __version__
 from tacit.data.collection import Collection
-from tacit.data.kinds.kind import as_taken, shrunk
+from tacit.data.index import spread
+from tacit.data.kinds.kind import as_taken, shrunk, sides
+from tacit.data.loader import Loader
 from tacit.data.open import measure, open_data
 from tacit.data.spec import Batch, Spec
 from tacit.data.survey import Survey, survey
@@ -118,7 +120,7 @@ def _prepare(request: Request) -> tuple[str, dict[str, Any]]:
     device = pick_device(request.device)
     spec = measure(collection)
     seen = survey(collection, spec)
-    recipe = decide(method, request, spec, seen, device, start)
+    recipe = decide(method, request, collection, spec, seen, device, start)
     refuse_uneven(recipe.training, ranks.count())
     words = _words(method, recipe.options, collection)
     _rehearse(build_method(method, recipe.options, recipe.training, spec), recipe.training)
@@ -197,7 +199,9 @@ def reopen(config: dict[str, Any], data: Any = None) -> Collection:
     )
 
 
-def decide(method: type[Method], request: Request, spec: Spec, seen: Survey, device: torch.device, start: float) -> Recipe:
+def decide(
+    method: type[Method], request: Request, collection: Collection, spec: Spec, seen: Survey, device: torch.device, start: float
+) -> Recipe:
     """Every value of a run on this data and device; `start` is when its time began to count (`time.monotonic`)."""
     situation = Situation(
         method,
@@ -206,7 +210,7 @@ def decide(method: type[Method], request: Request, spec: Spec, seen: Survey, dev
         request.mirrored,
         request.budget,
         device.type,
-        lambda options, training: trial_seconds(method, options, training, spec, device),
+        lambda options, training: trial_seconds(method, options, training, collection, spec, device),
         lambda: time.monotonic() - start,
     )
     return resolve(request.recipe, situation, request.given)
@@ -231,12 +235,21 @@ def _rehearse(method: Method, training: Training) -> None:
         view(made_up.of(name), Draws(training.seed, 0, made_up.ids, f"{name}/"), method.spec)
 
 
-def trial_seconds(method: type[Method], options: Options, training: Training, spec: Spec, device: torch.device) -> float:
-    """Measured seconds of one step on made-up samples of the right size."""
+def trial_seconds(
+    method: type[Method], options: Options, training: Training, collection: Collection, spec: Spec, device: torch.device
+) -> float:
+    """Measured seconds of one step: on noise of the right size, or, where it counts what is in them, on real samples."""
     keep_freed_memory()
     step = Step(build_method(method, options, training, spec), training, spec, ranks.alone(device))
-    extent = shrunk(spec.kind, spec.size, training.store_side or None)
-    batch = _made_up(step.views, spec, extent, training.batch // ranks.count(), method.wording(options))
+    count = training.batch // ranks.count()
+    if sides(spec.kind, spec.size):
+        extent = shrunk(spec.kind, spec.size, training.store_side or None)
+        batch = _made_up(step.views, spec, extent, count, method.wording(options))
+    else:
+        some = spread(len(collection), count)
+        batch = Loader(
+            collection, None, some, count, training.seed, shuffle=False, max_bad=1.0, windows=windows(step.views)
+        ).batch(0)
     progress = Progress(0, training.steps, max(1, training.steps // 10))
     return seconds_per_call(lambda: step(batch, progress), device)
 

@@ -110,7 +110,7 @@ def _cost(name: str, collection: Collection, spec: Spec, seen: Survey, device: t
     if len(collection) < SMALLEST:
         raise TacitError(f"{len(collection)} samples are too few, it needs {SMALLEST} at the least")
     request = Request(name, None, budget=Budget(steps=2000))
-    recipe = decide(chosen, request, spec, seen, device, time.monotonic())
+    recipe = decide(chosen, request, collection, spec, seen, device, time.monotonic())
     t = recipe.training
-    seconds = trial_seconds(chosen, recipe.options, t, spec, device)
+    seconds = trial_seconds(chosen, recipe.options, t, collection, spec, device)
     return Cost(t.encoder, t.size, t.batch, seconds * len(collection) / t.batch, memory_megabytes(device))

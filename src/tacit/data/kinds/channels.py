@@ -27,6 +27,7 @@ default_encoder = "channel-vit-micro/8"
 channel_names = ()
 pixels = slice(1, 3)
 glance = None
+together = frozenset()
 seeks = False
 
 COLOURS = (1, 3, 4)

@@ -29,6 +29,7 @@ default_encoder = "resnet18"
 channel_names = ("red", "green", "blue")
 pixels = slice(0, 2)
 glance = None
+together = frozenset()
 seeks = False
 
 LONGEST = 4

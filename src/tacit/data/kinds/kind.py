@@ -77,6 +77,8 @@ class Kind(Protocol):
     """What channels are called where there are as many as this."""
     pixels: slice
     """Which axes of an extent are lengths in pixels, that decoding may shrink together: not frames, nor points."""
+    together: frozenset[str]
+    """Extensions of files that make up one sample with all others like them in their folder."""
     seeks: bool
     """Whether samples are read in parts: a local file is then handed over by its path."""
     glance: Window | None

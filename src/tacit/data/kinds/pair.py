@@ -20,6 +20,7 @@ from tacit.data.kinds.image import (
     picture,
     pixels,
     seeks,
+    together,
 )
 from tacit.data.kinds.kind import Sniffed
 from tacit.data.payload import Payload
@@ -27,7 +28,7 @@ from tacit.data.payload import Payload
 if TYPE_CHECKING:
     from tacit.data.survey import Survey
 
-__all__ = ["agree", "channel_names", "decode", "extensions", "form", "glance", "picture", "pixels", "seeks"]
+__all__ = ["agree", "channel_names", "decode", "extensions", "form", "glance", "picture", "pixels", "seeks", "together"]
 
 name = "pair"
 default_encoder = "clip-vit-micro/8"

@@ -22,6 +22,7 @@ name = "points"
 default_encoder = "point-vit-micro"
 channel_names = ("x", "y", "z")
 pixels = slice(0, 0)
+together = frozenset()
 seeks = False
 glance = Spread(8192)
 

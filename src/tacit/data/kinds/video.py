@@ -23,6 +23,7 @@ default_encoder = "r3d-mini"
 channel_names = ("red", "green", "blue")
 pixels = slice(1, 3)
 glance = Spread(8)
+together = frozenset()
 seeks = True
 
 SHOWN = 3

@@ -104,13 +104,13 @@ def _file(place: Place, kind: str | None, columns: Mapping[str, str] | None) -> 
             return open_text(place)
     except Unreadable as problem:
         raise TacitError(f"cannot read {place}: {problem}") from problem
-    if suffix in PACKED:
+    if suffix in PACKED and not _of_a_kind(place.name):
         raise TacitError(f"{place} is packed: unpack it, then give the folder or the .tar")
     return open_list([str(place)])
 
 
 def _of_a_kind(name: str) -> bool:
-    return any(os.path.splitext(name)[1].lower() in kind_named(kind).extensions() for kind in KINDS)
+    return any(name.lower().endswith(tuple(kind_named(kind).extensions())) for kind in KINDS)
 
 
 def _nearest_there(place: Place) -> str:

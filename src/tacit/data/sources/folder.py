@@ -52,7 +52,7 @@ def open_folder(place: Place, kind: str | None) -> Source:
     pattern = r"(?i)\.(" + "|".join(re.escape(e[1:]) for e in sorted(chosen.extensions())) + r")$"
     fitting = pc.match_substring_regex(listed["path"], pattern)
     others = len(listed) - pc.sum(fitting).as_py()
-    table = _gathered(listed.filter(fitting), getattr(chosen, "together", frozenset()))
+    table = _gathered(listed.filter(fitting), chosen.together)
     if not len(table):
         raise TacitError(f"none of the {len(listed)} files in {place} is of the kind '{chosen.name}': {why}")
     table, folders = _with_folder_names(table)
