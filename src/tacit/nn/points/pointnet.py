@@ -64,11 +64,14 @@ class PointNet(nn.Module):
             features, code = _spread(rows, self.first.padding(), mask), None
             if self.order is not None:
                 code = F.relu(self.order(order_code(mask.shape[1], rows.shape[1]).to(rows)))  # [S, h2]
-                features, rows = features + code, rows + code[slot]
+                features, rows = (
+                    features + code,
+                    rows + code.index_select(0, slot),
+                )  # (whose gradient is added up in order, which indexing leaves open)
             largest = features.amax(dim=1)
             # fc1 of [largest, row]: the first half is the same for all points of a token.
             by_token, by_point = self.second.fc1.weight.chunk(2, dim=1)
-            rows = self.second(F.linear(largest, by_token)[token] + F.linear(rows, by_point))
+            rows = self.second(F.linear(largest, by_token).index_select(0, token) + F.linear(rows, by_point))
             return _spread(rows, self.second.padding(), mask).amax(dim=1)
 
 
