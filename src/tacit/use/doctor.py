@@ -9,6 +9,7 @@ import torch
 
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
+from tacit.data.kinds.kind import sides
 from tacit.data.open import measure
 from tacit.data.spec import Spec
 from tacit.data.survey import Survey, survey
@@ -58,12 +59,14 @@ class Findings:
     def text(self) -> str:
         """For a terminal."""
         s = self.survey
+        unit = "pixels" if sides(self.spec.kind, self.spec.size) else "points"
+        width = max((len(name) for name in self.costs), default=0) + 2
         extents = [" x ".join(map(str, extent)) for extent in (s.smallest, s.typical, s.largest)]
         means = ", ".join(f"{mean:.3f} +- {std:.3f}" for mean, std in zip(s.mean, s.std, strict=True))
         lines = [
             self.description,
             f"looked at {s.looked_at} of {s.samples} samples",
-            f"sizes     {extents[1]} pixels typically, from {extents[0]} to {extents[2]}",
+            f"sizes     {extents[1]} {unit} typically, from {extents[0]} to {extents[2]}",
             f"values    {s.dtype}, {s.channels} channel(s), {s.low:g} to {s.high:g} shown as 0 to 1; mean +- deviation {means}",
             f"copies    {s.copies:.1%} exact, {s.duplicates:.1%} with a near-duplicate",
         ]
@@ -78,10 +81,10 @@ class Findings:
             lines += ["", f"methods with the recipe auto, measured on this {self.device}:"]
         for name, cost in self.costs.items():
             if cost.unfit:
-                lines.append(f"  {name:<10}does not fit: {cost.unfit}")
+                lines.append(f"  {name:<{width}}does not fit: {cost.unfit}")
             else:
                 lines.append(
-                    f"  {name:<10}{cost.encoder} at {cost.size} pixels, batch {cost.batch}: "
+                    f"  {name:<{width}}{cost.encoder} at {cost.size} {unit}, batch {cost.batch}: "
                     f"{cost.seconds:.1f} s a pass, {cost.memory:.0f} MB at most"
                 )
         return "\n".join(lines)
