@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
@@ -22,6 +21,7 @@ from tacit.nn.encoder import DEEPEST, Encoded, Encoder
 from tacit.nn.masked_blocks import BLOCKS
 from tacit.nn.patches import PatchEmbed
 from tacit.nn.positions import resample
+from tacit.nn.trunk import rising, through
 from tacit.nn.vit import VisionTransformer
 
 
@@ -124,8 +124,7 @@ class ChannelViT(Encoder):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.channel_token = nn.Parameter(torch.zeros(1, self.slots, 1, width)) if channel_token else None
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(self.table_grid), width))
-        rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
-        self.blocks = nn.ModuleList([BLOCKS[block](width, heads, hidden, rate) for rate in rates])
+        self.blocks = nn.ModuleList([BLOCKS[block](width, heads, hidden, rate) for rate in rising(drop_path, depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6)
         first_values.dino(self)
         for name, weight in self.named_parameters():
@@ -144,8 +143,6 @@ class ChannelViT(Encoder):
 
         In place of the tokens of absent channels come the mean of the image's true ones, so that means over places are right.
         """
-        for tap in taps:
-            one_of("tap", tap, [f"blocks.{index}" for index in range(self.depth)])
         channels, *grid = self._whole(x.shape[2:])
         spots = math.prod(grid)
         x, true = split(x)
@@ -153,18 +150,7 @@ class ChannelViT(Encoder):
         there = true.gather(1, places // spots)
         x = self.tokenize(x, keep, there)
         seen = visible(there, places % spots if self.attend == "channels" else None)
-        maps, taken = None, {}
-        for index, block in enumerate(self.blocks):
-            inner = draws.within(f"blocks.{index}") if draws else None
-            if attention and index == self.depth - 1:
-                x, maps = block.with_map(x, inner, seen)  # pyright: ignore[reportCallIssue]
-            elif self.recompute and self.training:
-                # Nothing is drawn from a generator in here, so there is no state of one to bring back.
-                x = checkpoint(block, x, inner, seen, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, inner, seen)
-            if (name := f"blocks.{index}") in taps:
-                taken[name] = x
+        x, taken, maps = through(self.blocks, x, draws, taps, attention, self.recompute and self.training, seen)
         x = self.norm(x)
         prefix, tokens = x[:, :1], x[:, 1:]
         mean = _mean(tokens, there)

@@ -13,6 +13,7 @@ from tacit.core.errors import TacitError, one_of
 from tacit.nn.blocks import FUSED_FROM, Attention, Block
 from tacit.nn.encoder import DEEPEST, Encoded, Encoder
 from tacit.nn.towers import projection, quicken
+from tacit.nn.trunk import through
 from tacit.nn.vit import Shape
 
 VARIANTS = {
@@ -119,18 +120,8 @@ class TextTransformer(Encoder):
             raise TacitError("a text that is read from left to right has no tokens to hide")
         if x.shape[1] > self.context:
             raise TacitError(f"texts of {x.shape[1]} tokens were given; this trunk reads {self.context} at most: cut them")
-        for tap in taps:
-            one_of("tap", tap, [f"blocks.{index}" for index in range(self.depth)])
         y = self.token_embedding(x) + self.pos_embed[:, : x.shape[1]]
-        maps, seen = None, {}
-        for index, block in enumerate(self.blocks):
-            inner = draws.within(f"blocks.{index}") if draws else None
-            if attention and index == self.depth - 1:
-                y, maps = block.with_map(y, inner)  # pyright: ignore[reportCallIssue]
-            else:
-                y = block(y, inner)
-            if (name := f"blocks.{index}") in taps:
-                seen[name] = y
+        y, seen, maps = through(self.blocks, y, draws, taps, attention)
         y = self.norm(y)
         rows = torch.arange(x.shape[0], device=x.device)
         return Encoded(y[rows, end_places(x, self.end)], y, taps=seen, attention=maps)

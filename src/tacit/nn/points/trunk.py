@@ -16,6 +16,7 @@ from tacit.nn import init as first_values
 from tacit.nn.blocks import Attention, Mlp
 from tacit.nn.encoder import DEEPEST
 from tacit.nn.points.norm import NORMS
+from tacit.nn.trunk import rising
 
 HIDDEN = -1e9
 """What is added to the logits of keys that are not there; a cloud without any key still gives finite numbers."""
@@ -183,8 +184,9 @@ class RaggedTransformer(nn.Module):
         if not 0 < depth <= DEEPEST:
             raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
         self.depth, self.recompute = depth, False
-        rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
-        self.blocks = nn.ModuleList([RaggedBlock(width, heads, norm, mlp_ratio, rate, dropout) for rate in rates])
+        self.blocks = nn.ModuleList(
+            [RaggedBlock(width, heads, norm, mlp_ratio, rate, dropout) for rate in rising(drop_path, depth)]
+        )
         self.norm = NORMS[norm](width) if last_norm else None
         first_values.dino(self)  # N(0, 0.02^2), cut, and zero biases
 
