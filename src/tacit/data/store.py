@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -323,13 +324,12 @@ def _make(
     decode = Decoder(collection)
     with pool() as workers, open(place / "samples.bin", "ab") as samples, open(place / "journal.jsonl", "a") as journal:
         while done < len(collection):
-            chunk, content = _decoded(decode, side, range(done, min(done + rows_at_once, len(collection))), workers)
-            size += chunk.bytes
-            if size > budget:
+            rows = range(done, min(done + rows_at_once, len(collection)))
+            chunk = _decoded(decode, side, rows, workers, samples, budget - size)
+            if chunk is None:
                 _empty(place)
                 raise OverBudget(f"decoded, the samples take more than the {_amount(budget)} allowed for them")
-            for part in content:
-                samples.write(part)
+            size += chunk.bytes
             samples.flush()
             journal.write(_line(chunk))
             journal.flush()
@@ -346,7 +346,11 @@ def _make(
     return chunks
 
 
-def _decoded(decode: Decoder, side: int | None, rows: range, workers: ThreadPoolExecutor) -> tuple[Chunk, list[bytes]]:
+def _decoded(
+    decode: Decoder, side: int | None, rows: range, workers: ThreadPoolExecutor, samples: BinaryIO, room: int
+) -> Chunk | None:
+    """Decode these rows and write each as soon as it is there; None where they take more than `room` bytes."""
+
     def one(row: int) -> np.ndarray | str:
         try:
             return np.ascontiguousarray(np.moveaxis(decode(row, side), -1, 0))
@@ -354,16 +358,19 @@ def _decoded(decode: Decoder, side: int | None, rows: range, workers: ThreadPool
             return str(problem)
 
     nothing = [0] * len(decode.collection.form.extent)
-    sizes, bad, content, checksum = [], {}, [], 0
+    sizes, bad, written, checksum = [], {}, 0, 0
     for row, found in zip(rows, in_order(workers, one, rows), strict=True):
         if isinstance(found, str):
             bad[row] = found
             sizes.append(nothing)
-        else:
-            sizes.append(list(found.shape[1:]))
-            content.append(found.tobytes())
-            checksum = zlib.crc32(content[-1], checksum)
-    return Chunk(sum(map(len, content)), checksum, sizes, bad), content
+            continue
+        written += found.nbytes
+        if written > room:
+            return None
+        samples.write(found.data)
+        checksum = zlib.crc32(found.data, checksum)
+        sizes.append(list(found.shape[1:]))
+    return Chunk(written, checksum, sizes, bad)
 
 
 def _cut_back(place: Path, chunks: list[Chunk]) -> None:

@@ -121,21 +121,23 @@ def _gathered(table: pa.Table, together: frozenset[str]) -> pa.Table:
 def _with_folder_names(table: pa.Table) -> tuple[pa.Table, str]:
     """Columns `split` and `label` from the names of folders, where they look like that, and a description of them."""
     said = []
-    rest = table["path"].combine_chunks()
-    names = "|".join(SPLITS)
+    # Each folder is looked at once: there are far more files.
+    parts = pc.split_pattern(table["path"].combine_chunks(), "/", max_splits=1, reverse=True)
+    below = pc.if_else(pc.equal(pc.list_value_length(parts), 2), pc.list_element(parts, 0), "").dictionary_encode()
+    folders, names = [f"{folder}/" for folder in below.dictionary.to_pylist()], "|".join(SPLITS)
     # A split may be the first folder (train/cat/1.jpg) or the second (cat/train/1.jpg).
-    for pattern in (rf"(?i)^(?P<split>{names})/", rf"(?i)^[^/]+/(?P<split>{names})/"):
-        found = pc.utf8_lower(pc.struct_field(pc.extract_regex(rest, pattern), "split")).dictionary_encode()
-        meant = [SPLITS[name] for name in found.dictionary.to_pylist()]
-        if "train" in meant or (meant and not found.null_count):
-            table = table.append_column("split", pa.array(meant).take(found.indices))
-            said.append(f"splits {', '.join(sorted(set(meant)))} by folder name")
-            rest = pc.replace_substring_regex(rest, rf"(?i)^([^/]+/)??({names})/", r"\1")
+    for pattern in (rf"(?i)({names})/", rf"(?i)[^/]+/({names})/"):
+        matches = [re.match(pattern, folder) for folder in folders]
+        meant = [SPLITS[match[1].lower()] if match else None for match in matches]
+        if "train" in meant or (any(meant) and None not in meant):
+            table = table.append_column("split", pa.array(meant, pa.string()).take(below.indices))
+            said.append(f"splits {', '.join(sorted(set(filter(None, meant))))} by folder name")
+            folders = [re.sub(rf"(?i)^([^/]+/)??({names})/", r"\1", folder) for folder in folders]
             break
-    top = pc.struct_field(pc.extract_regex(rest, r"^(?P<top>[^/]+)/"), "top")
-    classes = pc.count_distinct(top).as_py()
-    if top.null_count == 0 and classes >= 2:
-        table = table.append_column("label", top)
+    tops = [folder.partition("/")[0] or None for folder in folders]
+    classes = len(set(tops) - {None})
+    if None not in tops and classes >= 2:
+        table = table.append_column("label", pa.array(tops, pa.string()).take(below.indices))
         said.append(f"{classes} class folders (labels, for evaluation only)")
     return table, " and ".join(said)
 
