@@ -56,7 +56,7 @@ CHADA_VIT_MUTATIONS = [
     ),
     Mutation(
         "chada-vit: no norm before attention",
-        "nn/masked_blocks.py",
+        "nn/blocks.py",
         "return self._finish(x, self.attn(self.norm1(x), seen), draws)",
         "return self._finish(x, self.attn(x, seen), draws)",
         f"{ENCODER}::test_the_official_block_is_its_two_lines",
@@ -148,8 +148,8 @@ CHADA_VIT_MUTATIONS = [
     Mutation(
         "chada-vit: padding of smaller pictures taken for black",
         "views/channel_image.py",
-        "low = data.where(inside, torch.inf)",
-        "low = data",
+        "low.where(inside, torch.inf)",
+        "low",
         f"{VIEWS}::test_padding_of_smaller_pictures_does_not_count_as_black",
     ),
     Mutation(

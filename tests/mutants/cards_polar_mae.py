@@ -90,8 +90,8 @@ POLAR_MAE_MUTATIONS = [
     Mutation(
         "polar-mae: positions added once",
         "nn/points/trunk.py",
-        "x = x + positions",
-        "x = x + positions if index == 0 else x",
+        "through(self.blocks, x, draws, taps, attention, recompute, (positions, mask, bias))",
+        "through(self.blocks, x + positions, draws, taps, attention, recompute, (0 * positions, mask, bias))",
         "unit/test_nn_points.py::test_positions_are_added_before_every_block",
     ),
     Mutation(

@@ -10,10 +10,10 @@ from torch import nn
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
-from tacit.nn.blocks import Block
+from tacit.nn.blocks import Attention, Block
 from tacit.nn.channel_vit import VARIANTS, ChannelViT, OneChannelViT, of_true_channels, visible
 from tacit.nn.init import seeded
-from tacit.nn.masked_blocks import MaskedAttention, PostNormBlock, PreNormBlock
+from tacit.nn.masked_blocks import PostNormBlock, PreNormBlock
 from tacit.nn.positions import resample
 from tacit.nn.vit import VisionTransformer
 from tacit.views.channels import present
@@ -209,11 +209,16 @@ def test_the_prenorm_block_is_the_usual_one():
 
 @pytest.mark.parametrize("tokens", [9, 1100])
 def test_masked_attention_in_bfloat16_is_that_in_float32(tokens):
-    attention, x = MaskedAttention(8, 2), normal(1, tokens, 8).float()
+    attention, x = Attention(8, 2), normal(1, tokens, 8).float()
     seen = (torch.arange(tokens) < tokens // 2)[None]
     attention.load_state_dict({name: weight.bfloat16().float() for name, weight in attention.state_dict().items()})
     expected = attention(x.bfloat16().float(), seen)
-    torch.testing.assert_close(attention.bfloat16()(x.bfloat16(), seen).float(), expected, rtol=0.02, atol=0.02)
+    added = torch.where(seen, 0.0, -1e9)
+    torch.testing.assert_close(attention(x.bfloat16().float(), added), expected)
+    attention = attention.bfloat16()
+    for mask in (seen, added):
+        torch.testing.assert_close(attention(x.bfloat16(), mask).float(), expected, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(attention.with_map(x.bfloat16(), mask)[0].float(), expected, rtol=0.02, atol=0.02)
 
 
 def test_activations_may_be_computed_anew():

@@ -193,8 +193,8 @@ def published(name: str, stem: str = "full") -> VideoConvNet:
 @pytest.mark.parametrize(("name", "stem"), [*((name, "full") for name in NETS), ("r3d-mini", "small"), ("r2plus1d", "small")])
 def test_tokens_are_the_cells_of_the_last_map(name, stem, extent):
     model = published(name, stem)
-    seen = model(torch.empty(2, 3, *extent, device="meta"), taps=model.stages)
-    last = seen.taps[model.stages[-1]]
+    seen = model(torch.empty(2, 3, *extent, device="meta"), taps=list(model.counts))
+    last = seen.taps[list(model.counts)[-1]]
     assert last.shape == (2, model.width, *model.grid(extent))
     assert seen.tokens.shape == (2, math.prod(model.grid(extent)), model.width)
     assert seen.pooled.shape == (2, model.width)
@@ -285,7 +285,7 @@ def test_levels_of_convolutional_networks():
 def test_what_convolutional_networks_cannot_is_refused():
     model, x = ResNet3d(1, (1,), widths=(4,)), torch.zeros(1, 1, 4, 8, 8)
     for wish in ({"keep": torch.zeros(1, 2, dtype=torch.int64)}, {"attention": True}):
-        with pytest.raises(TacitError, match="video transformer"):
+        with pytest.raises(TacitError, match="take a transformer"):
             model(x, **wish)
     with pytest.raises(TacitError, match="layer1"):
         model(x, taps=["layer2"])

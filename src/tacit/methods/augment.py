@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 from tacit.methods.method import Chosen, Facts, Options, option
+from tacit.nn.resnet import VARIANTS
 from tacit.views.image import Blur, ImageView, Jitter
 
 
@@ -62,7 +63,7 @@ def contrastive_views(facts: Facts) -> dict[str, Chosen]:
 def rate(facts: Facts) -> Chosen:
     """AdamW's rate: residual networks bear a higher one than transformers, and the shorter the run, the more it pays."""
     base, why = 1e-3, ""
-    if facts.encoder.startswith("resnet"):
+    if facts.residual:
         base, why = (4e-3, ": a short run of a residual network") if facts.steps < 2000 else (2e-3, ": a residual network")
     return Chosen(base * math.sqrt(facts.batch / 256), f"{base:g} x sqrt(batch / 256){why}")
 
@@ -77,6 +78,11 @@ def contrastive_training(facts: Facts) -> dict[str, Chosen]:
     }
 
 
-def published_resnet(encoder: str) -> dict[str, Any]:
-    """Residual blocks of the published sizes start as their shortcuts; so few blocks as `resnet-mini` has do not need that."""
-    return {"zero_gain": True} if encoder.startswith("resnet") and encoder != "resnet-mini" else {}
+def published_resnet(encoder: str, **further: Any) -> dict[str, Any]:
+    """How tacit's own residual networks are built, and `further` options of theirs; nothing for other encoders.
+
+    Residual blocks of the published sizes start as their shortcuts; so few blocks as `resnet-mini` has do not need that.
+    """
+    if encoder not in VARIANTS:
+        return {}
+    return further if encoder == "resnet-mini" else {"zero_gain": True} | further

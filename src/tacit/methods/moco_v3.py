@@ -90,7 +90,6 @@ class MoCoV3(Method):
 
     @classmethod
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
-        resnet = "resnet" in facts.encoder
         kept = min(max(1 - 30 / facts.steps, 0.9), 0.996)
         small = facts.size < 48
         return (
@@ -100,8 +99,8 @@ class MoCoV3(Method):
                 "momentum": Chosen(kept, f"a memory of about 3 % of {facts.steps} steps"),
                 "head_width": Chosen(512, "small data"),
                 "head_out": Chosen(128, "small data"),
-                "projector_layers": Chosen(2 if resnet else 3, "as published for this kind of encoder"),
-                "predictor_norm": Chosen(not resnet, "as published for this kind of encoder"),
+                "projector_layers": Chosen(2 if facts.residual else 3, "as published for this kind of encoder"),
+                "predictor_norm": Chosen(not facts.residual, "as published for this kind of encoder"),
                 "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
                 "solarise": Chosen(0.0 if small else 0.2, "views of less than 48 pixels" if small else "as published"),
             }

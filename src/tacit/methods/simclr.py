@@ -101,7 +101,7 @@ class SimCLR(Method):
 
     @classmethod
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
-        return published_resnet(encoder) | ({"init": "simclr"} if encoder.startswith("resnet") else {})
+        return published_resnet(encoder, init="simclr")
 
     @classmethod
     def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:

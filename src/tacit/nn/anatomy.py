@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
+from tacit.nn import init as first_values
 from tacit.nn.encoder import Encoded, Encoder
 from tacit.nn.norms import BatchNorm
-from tacit.nn.resnet3d import BasicBlock3d, Conv3d, fan_out
+from tacit.nn.resnet3d import BasicBlock3d, Conv3d
 
 FINE = 2
 """Voxels to a fine cell, along each axis."""
@@ -54,7 +55,7 @@ class AnatomyNet(Encoder):
         self.laterals = nn.ModuleList(Conv3d(side, out, 1) for side in widths)
         self.fine_head = Conv3d(out, out, 3, padding=1)
         self.coarse_head = Conv3d(out, out, 3, padding=1)
-        fan_out(self.modules())
+        first_values.kaiming(self)
 
     def forward(
         self,

@@ -26,28 +26,62 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Attention(nn.Module):
-    """Self-attention; the rows of `qkv.weight [3 D, D]` are queries, keys, values, each split into heads one after another."""
+def whole_heads(width: int, heads: int) -> int:
+    """The number of heads, if it divides the width; else a `TacitError`."""
+    if width % heads:
+        raise TacitError(f"a width of {width} cannot be split into {heads} heads; choose a divisor of the width")
+    return heads
 
-    def __init__(self, width: int, heads: int) -> None:
+
+def looks(q: Tensor, k: Tensor, seen: Tensor | None = None) -> Tensor:
+    """How much each query looks at each key: `softmax(q k^T / sqrt(d))`, whose rows add up to 1.
+
+    Args:
+        q, k: `[..., T, d]`, `[..., K, d]`.
+        seen: broadcasts to `[..., T, K]`. Bool: true where a query may look at a key; every query has to see one, and what is
+            not seen is exactly 0. Else numbers that are added before the softmax.
+
+    Returns:
+        `[..., T, K]`.
+    """
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if seen is not None:
+        logits = logits.masked_fill(~seen, -torch.inf) if seen.dtype is torch.bool else logits + seen
+    return logits.softmax(dim=-1)
+
+
+class Attention(nn.Module):
+    """Self-attention; the rows of `qkv.weight [3 D, D]` are queries, keys, values, each split into heads one after another.
+
+    Args:
+        width: D.
+        heads: how many; a divisor of the width.
+        causal: let a token see itself and what stands before it, and nothing else; no other mask is taken then.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        if width % heads:
-            raise TacitError(f"a width of {width} cannot be split into {heads} heads; choose a divisor of the width")
-        self.heads = heads
+        self.heads, self.causal = whole_heads(width, heads), causal
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """`[B, T, D]` -> the same; `seen` broadcasts to `[B, heads, T, T]` and has two axes or more: see `looks`."""
         q, k, v = self._heads(x)
         if q.dtype is torch.bfloat16 and q.device.type == "cpu" and q.shape[2] <= FUSED_FROM:
-            return self._merge(_weights(q, k) @ v)
-        return self._merge(F.scaled_dot_product_attention(q, k, v))
+            return self._merge(self._looks(q, k, seen) @ v)
+        return self._merge(F.scaled_dot_product_attention(q, k, v, _like(q, seen), is_causal=self.causal))
 
-    def with_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_map(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same output, and the attention `[B, heads, T, T]`, whose rows add up to 1."""
         q, k, v = self._heads(x)
-        attention = _weights(q, k)
+        attention = self._looks(q, k, seen)
         return self._merge(attention @ v), attention
+
+    def _looks(self, q: Tensor, k: Tensor, seen: Tensor | None) -> Tensor:
+        if self.causal:
+            seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        return looks(q, k, _like(q, seen))
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, T, d]
@@ -57,9 +91,9 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
-def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """How much each token attends to each: `[B, heads, T, d]` twice -> `[B, heads, T, T]`."""
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
+def _like(q: Tensor, seen: Tensor | None) -> Tensor | None:
+    """A mask as it is, numbers to add in the precision of the queries."""
+    return seen if seen is None or seen.dtype is torch.bool else seen.to(q.dtype)
 
 
 class LayerScale(nn.Module):
@@ -119,13 +153,13 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
 
-    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        """`[B, T, D]` -> the same."""
-        return self._finish(x, self.attn(self.norm1(x)), draws)
+    def forward(self, x: Tensor, draws: Draws | None = None, seen: Tensor | None = None) -> Tensor:
+        """`[B, T, D]` -> the same; `seen` as in `Attention`."""
+        return self._finish(x, self.attn(self.norm1(x), seen), draws)
 
-    def with_map(self, x: Tensor, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+    def with_map(self, x: Tensor, draws: Draws | None = None, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `forward`, and the attention `[B, heads, T, T]`."""
-        branch, attention = self.attn.with_map(self.norm1(x))
+        branch, attention = self.attn.with_map(self.norm1(x), seen)
         return self._finish(x, branch, draws), attention
 
     def _finish(self, x: Tensor, branch: Tensor, draws: Draws | None) -> Tensor:

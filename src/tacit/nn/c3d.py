@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tacit.nn.resnet3d import Conv3d, Triple, VideoConvNet, fan_out, normed
+from tacit.nn import init as first_values
+from tacit.nn.resnet3d import Conv3d, Triple, VideoConvNet, normed
 
 LAYERS = {"1": 64, "2": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
 POOLED = {"1": (1, 2, 2), "2": (2, 2, 2), "3b": (2, 2, 2), "4b": (2, 2, 2)}
@@ -31,7 +32,6 @@ class C3D(VideoConvNet):
                 self.shrinking.append((window, window, (0, 0, 0)))
             self.add_module(f"conv{name}", layer)
             inputs = width
-        self.stages = tuple(f"conv{name}" for name in LAYERS)
-        self.counted = dict.fromkeys(self.stages, 1)
-        self.depth, self.width = len(self.stages), inputs
-        fan_out(self.modules())
+        self.counts = {f"conv{name}": 1 for name in LAYERS}
+        self.depth, self.width = len(LAYERS), inputs
+        first_values.kaiming(self)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.core.draws import Draws
+from tacit.nn.blocks import looks
 from tacit.nn.heads import DINOHead, Prototypes
 
 
@@ -93,8 +94,7 @@ class CASA(nn.Module):
 
     def attention(self, query: Tensor, keys: Tensor) -> Tensor:
         """How much each query looks at each key: `[B, L, K]`, `[B, M, K]` -> `[B, heads, L, M]`, rows add up to 1."""
-        q, k = self._heads(self.q(query)), self._heads(self.k(keys))
-        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
+        return looks(self._heads(self.q(query)), self._heads(self.k(keys)))
 
     def forward(self, query: Tensor, keys: Tensor, draws: Draws | None = None) -> Tensor:
         """The queries `[B, L, K]` with what they found among the keys `[B, M, K]`: `[B, L, K]`.

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.encoder import Encoded, bounded
 from tacit.nn.masked_blocks import BLOCKS
 from tacit.nn.patches import PatchEmbed
 from tacit.nn.positions import resample
-from tacit.nn.trunk import rising, through
+from tacit.nn.trunk import Transformer, rising
 from tacit.nn.vit import VisionTransformer
 
 
@@ -71,7 +71,7 @@ def split(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[:, :-1], x[:, -1, :, 0, 0] > 0
 
 
-class ChannelViT(Encoder):
+class ChannelViT(Transformer):
     """Tokens of single channels, learned positions and channel slots, post-norm blocks, a last layer norm.
 
     Images are `[B, n + 1, C, H, W]`: the values, n to a pixel of a channel, usually one, and last the presence, 1 in true
@@ -91,7 +91,6 @@ class ChannelViT(Encoder):
         drop_path: chance that a branch is dropped in the last block; it grows linearly from 0 in the first.
 
     Attributes:
-        recompute: keep no activations of the blocks while training, but compute them anew in the backward pass.
         pos_embed: `[1, 1 + N, D]`, the class token's row first; the same for all channels.
         channel_token: `[1, Cmax, 1, D]`, the same for all patches; the class token has none.
     """
@@ -112,13 +111,10 @@ class ChannelViT(Encoder):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < depth <= DEEPEST:
-            raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("block", block, BLOCKS)
         one_of("attend", attend, ("all", "channels"))
         one_of("pool", pool, ("cls", "mean"))
-        self.slots, self.width, self.depth, self.attend, self.pool = size[0], width, depth, attend, pool
-        self.recompute = False
+        self.slots, self.width, self.depth, self.attend, self.pool = size[0], width, bounded(depth), attend, pool
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.table_grid = self.patch_embed.grid(size[-2:])
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -150,8 +146,7 @@ class ChannelViT(Encoder):
         there = true.gather(1, places // spots)
         x = self.tokenize(x, keep, there)
         seen = visible(there, places % spots if self.attend == "channels" else None)
-        x, taken, maps = through(self.blocks, x, draws, taps, attention, self.recompute and self.training, seen)
-        x = self.norm(x)
+        x, taken, maps = self.passed(x, draws, taps, attention, seen)
         prefix, tokens = x[:, :1], x[:, 1:]
         mean = _mean(tokens, there)
         tokens = tokens.where(there[..., None], mean[:, None])
@@ -185,23 +180,13 @@ class ChannelViT(Encoder):
         return torch.cat([(self.cls_token + table[:, :1]).expand(x.shape[0], -1, -1), patches], dim=1)
 
     def _whole(self, extent: Sequence[int]) -> tuple[int, ...]:
-        grid = self.grid(extent)
-        if grid[0] > self.slots:
-            raise TacitError(f"images of {grid[0]} channels, but the encoder was made for at most {self.slots}")
-        if not all(grid):
-            raise TacitError(
-                f"images smaller than a patch of {self.patch_embed.patch} pixels; enlarge them or use a smaller patch"
-            )
-        return grid
+        if extent[0] > self.slots:
+            raise TacitError(f"images of {extent[0]} channels, but the encoder was made for at most {self.slots}")
+        return extent[0], *self.patch_embed.whole(extent[1:])
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """Channels, rows and columns of `(C, H, W)`; rows and columns of `(H, W)`."""
         return (*extent[:-2], *self.patch_embed.grid(extent[-2:]))
-
-    def level(self, name: str) -> int:
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1 if name.startswith("norm.") else 0
 
 
 def _mean(tokens: Tensor, there: Tensor) -> Tensor:

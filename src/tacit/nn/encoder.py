@@ -9,9 +9,17 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tacit.core.draws import Draws
+from tacit.core.errors import TacitError
 
 DEEPEST = 1000
 """Blocks that an encoder can have: what asks for more is a mistake, or out to fill the memory."""
+
+
+def bounded(depth: int) -> int:
+    """A number of blocks, if an encoder can have so many; else a `TacitError`."""
+    if not 0 < depth <= DEEPEST:
+        raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
+    return depth
 
 
 @dataclass

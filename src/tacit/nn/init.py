@@ -61,9 +61,9 @@ def dino(trunk: nn.Module) -> None:
 
 
 def kaiming(trunk: nn.Module) -> None:
-    """Residual networks as in MoCo v3 and torchvision: Kaiming normal over the fan-out."""
+    """Residual networks as in MoCo v3 and torchvision, convolutions in 2D and 3D: Kaiming normal over the fan-out."""
     for module in trunk.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

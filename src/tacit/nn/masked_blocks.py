@@ -1,42 +1,12 @@
-"""Transformer blocks in which some tokens are seen by nobody, before or after which the norms stand. Names are timm's."""
+"""The blocks that encoders of channels are made of, with norms before or after each part. Names are timm's."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tacit.core.draws import Draws
-from tacit.nn.blocks import FUSED_FROM, Attention, Block, Mlp, drop_path
-
-
-class MaskedAttention(Attention):
-    """Self-attention in which some keys are not seen.
-
-    `seen` is bool, of two axes or more, and broadcasts to `[B, heads, T, T]`: true where a query (row) may look at a key
-    (column). Every query has to see one.
-    """
-
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        if seen is None:
-            return super().forward(x)
-        q, k, v = self._heads(x)
-        if q.dtype is torch.bfloat16 and q.device.type == "cpu" and q.shape[2] <= FUSED_FROM:
-            return self._merge(_weights(q, k, seen) @ v)
-        return self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
-
-    def with_map(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same output, and the attention `[B, heads, T, T]`: rows add up to 1, what is not seen is exactly 0."""
-        if seen is None:
-            return super().with_map(x)
-        q, k, v = self._heads(x)
-        attention = _weights(q, k, seen)
-        return self._merge(attention @ v), attention
-
-
-def _weights(q: Tensor, k: Tensor, seen: Tensor) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+from tacit.nn.blocks import Attention, Block, Mlp, drop_path
 
 
 class ReluMlp(Mlp):
@@ -47,7 +17,7 @@ class ReluMlp(Mlp):
 
 
 class PreNormBlock(Block):
-    """The usual block, `x += attn(norm1(x)); x += mlp(norm2(x))`, with a mask over the keys.
+    """The usual block, `x += attn(norm1(x)); x += mlp(norm2(x))`, with a hidden layer of any width.
 
     Args:
         width: D.
@@ -61,17 +31,8 @@ class PreNormBlock(Block):
 
     def __init__(self, width: int, heads: int, hidden: int, drop_path: float = 0.0, eps: float = 1e-6) -> None:
         super().__init__(width, heads, 1.0, drop_path, eps=eps)
-        self.attn = MaskedAttention(width, heads)
+        self.attn = Attention(width, heads)  # anew, so that a seed stands for the first values that it always stood for
         self.mlp = self.feedforward(width, hidden)
-
-    def forward(self, x: Tensor, draws: Draws | None = None, seen: Tensor | None = None) -> Tensor:
-        """`[B, T, D]` -> the same; `seen` as in `MaskedAttention`."""
-        return self._finish(x, self.attn(self.norm1(x), seen), draws)
-
-    def with_map(self, x: Tensor, draws: Draws | None = None, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As `forward`, and the attention `[B, heads, T, T]`."""
-        branch, attention = self.attn.with_map(self.norm1(x), seen)
-        return self._finish(x, branch, draws), attention
 
 
 class PostNormBlock(PreNormBlock):

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tacit.core.errors import TacitError
+
 
 def patchify(images: Tensor, patch: int) -> Tensor:
     """Cut images into patches, row by row: `[B, C, H, W]` -> `[B, L, patch * patch * C]`.
@@ -38,6 +40,12 @@ class PatchEmbed(nn.Module):
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """Rows and columns of whole patches in an image; what is left at the bottom and right is not seen."""
         return tuple(side // self.patch for side in extent)
+
+    def whole(self, extent: Sequence[int]) -> tuple[int, ...]:
+        """As `grid`; a `TacitError` where an image holds no patch."""
+        if not all(grid := self.grid(extent)):
+            raise TacitError(f"images smaller than a patch of {self.patch} pixels; enlarge them or use a smaller patch")
+        return grid
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """`[B, C, H, W]` -> `[B, L, D]`, or `[B, k, D]` for the places `keep [B, k]` in their order."""

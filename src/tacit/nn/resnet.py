@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from tacit.core.draws import Draws
-from tacit.core.errors import TacitError, one_of
+from tacit.core.errors import one_of
 from tacit.nn import init as first_values
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.convnet import ConvNet
 from tacit.nn.norms import BatchNorm
 
 
@@ -81,7 +80,14 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm(outputs))
 
 
-class ResNet(Encoder):
+def start_as_shortcuts(network: nn.Module) -> None:
+    """Let every residual block add nothing at first, the gain of its last batch-norm being 0."""
+    for module in network.modules():
+        if isinstance(module, BasicBlock | Bottleneck):
+            nn.init.zeros_(module.last_norm().get_parameter("weight"))
+
+
+class ResNet(ConvNet):
     """A stem and four stages of residual blocks.
 
     Args:
@@ -91,7 +97,7 @@ class ResNet(Encoder):
         widths: of the stages; the stem is as wide as the first.
         multiplier: widens everything (SimCLR's x2 and x4).
         stem: `imagenet` (7x7 with stride 2, max-pool) or `small` (3x3, stride 1, no pool), for images up to 64 pixels.
-        zero_gain: start every residual block as its shortcut, the gain of its last batch-norm being 0.
+        zero_gain: see `start_as_shortcuts`.
         init: whose first values of convolutions: `moco` or `simclr`.
     """
 
@@ -107,13 +113,10 @@ class ResNet(Encoder):
         init: str = "moco",
     ) -> None:
         super().__init__()
-        if not 0 < sum(blocks) <= DEEPEST:
-            raise TacitError(f"{sum(blocks)} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("stem", stem, ("imagenet", "small"))
         one_of("init", init, first_values.CONVOLUTIONS)
         block = Bottleneck if bottleneck else BasicBlock
         widths = [width * multiplier for width in widths]
-        self.depth, self.width = sum(blocks), widths[-1] * block.expansion
         self.halvings = (2 if stem == "imagenet" else 0) + len(widths) - 1
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(channels, widths[0], 7, stride=2, padding=3, bias=False)
@@ -122,49 +125,16 @@ class ResNet(Encoder):
             self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
         self.bn1 = BatchNorm(widths[0])
-        self.stages, inputs = list(blocks), widths[0]
-        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-            layer = nn.Sequential()
-            for index in range(count):
-                layer.append(block(inputs, width, stride=2 if stage > 0 and index == 0 else 1))
-                inputs = width * block.expansion
-            self.add_module(f"layer{stage + 1}", layer)
+        self.counts = {}
+        self.width = self.add_stages(block, widths[0], blocks, widths, block.expansion)
         first_values.CONVOLUTIONS[init](self)
         if zero_gain:
-            for module in self.modules():
-                if isinstance(module, BasicBlock | Bottleneck):
-                    nn.init.zeros_(module.last_norm().get_parameter("weight"))
+            start_as_shortcuts(self)
 
-    def forward(
-        self,
-        x: Tensor,
-        keep: Tensor | None = None,
-        draws: Draws | None = None,  # noqa: ARG002 - nothing is dropped here
-        taps: Sequence[str] = (),
-        attention: bool = False,
-    ) -> Encoded:
-        """See `Encoder.forward`. Tokens are the cells of the last map, row by row; a tap `layer2` is a map `[B, C, h, w]`."""
-        if keep is not None or attention:
-            raise TacitError(
-                "a residual network has no tokens to hide and no attention to show; take a transformer (vit-mini, ...)"
-            )
-        names = [f"layer{stage + 1}" for stage in range(len(self.stages))]
-        for tap in taps:
-            one_of("tap", tap, names)
-        x, seen = self.maxpool(self.bn1(self.conv1(x)).relu()), {}
-        for name in names:
-            x = self.get_submodule(name)(x)
-            if name in taps:
-                seen[name] = x
-        tokens = x.flatten(2).transpose(1, 2)
-        return Encoded(tokens.mean(dim=1), tokens, taps=seen)
+    def first_map(self, x: Tensor) -> Tensor:
+        """What the stem makes of images: `[B, C, H, W]` -> `[B, width, h, w]`."""
+        return self.maxpool(self.bn1(self.conv1(x)).relu())
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """Every halving rounds up."""
         return tuple(-(-side // 2**self.halvings) for side in extent)
-
-    def level(self, name: str) -> int:
-        if not name.startswith("layer"):
-            return 0
-        stage, index = name.removeprefix("layer").split(".")[:2]
-        return sum(self.stages[: int(stage) - 1]) + int(index) + 1

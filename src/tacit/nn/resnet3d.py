@@ -5,15 +5,16 @@ the other. Parameter names are those of the 2D networks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn import init as first_values
+from tacit.nn.convnet import ConvNet
 from tacit.nn.norms import BatchNorm
 from tacit.objectives.precision import wide
 
@@ -51,61 +52,26 @@ class Conv3d(nn.Conv3d):
             return super().forward(wide(input))
 
 
-def fan_out(modules: Iterable[nn.Module]) -> None:
-    """First values of 3D convolutions: Kaiming normal over the fan-out."""
-    for module in modules:
-        if isinstance(module, nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-class VideoConvNet(Encoder):
-    """What convolutional encoders for video have in common: stages, one after the other, and the mean over the last map.
+class VideoConvNet(ConvNet):
+    """What convolutional encoders for video have in common; tokens are time-major.
 
     Attributes:
-        stages: names of the submodules in their order; those that taps can ask for.
-        counted: of the stages, those that count as blocks, with their number of blocks.
         shrinking: kernel, stride and padding of all that changes the extent, in order.
     """
 
-    stages: tuple[str, ...]
-    counted: dict[str, int]
     shrinking: list[tuple[Triple, Triple, Triple]]
 
-    def forward(
-        self,
-        x: Tensor,
-        keep: Tensor | None = None,
-        draws: Draws | None = None,  # noqa: ARG002 - nothing is dropped here
-        taps: Sequence[str] = (),
-        attention: bool = False,
-    ) -> Encoded:
-        """See `Encoder.forward`; `x` is `[B, C, T, H, W]`. Tokens are the cells of the last map, time-major; a tap is a map."""
-        if keep is not None or attention:
-            raise TacitError("a convolutional network has no tokens to hide and no attention to show; take a video transformer")
-        for tap in taps:
-            one_of("tap", tap, self.stages)
+    def first_map(self, x: Tensor) -> Tensor:
+        """Clips `[B, C, T, H, W]` as they are; a `TacitError` where nothing would be left of them."""
         if not all(self.grid(x.shape[2:])):
             raise TacitError(f"clips of {'x'.join(map(str, x.shape[2:]))} are too small for this network; take a smaller one")
-        seen = {}
-        for name in self.stages:
-            x = self.get_submodule(name)(x)
-            if name in taps:
-                seen[name] = x
-        tokens = x.flatten(2).transpose(1, 2)
-        return Encoded(tokens.mean(dim=1), tokens, taps=seen)
+        return x
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         sides = list(extent)
         for kernel, stride, padding in self.shrinking:
             sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(sides, kernel, stride, padding, strict=True)]
         return tuple(max(side, 0) for side in sides)
-
-    def level(self, name: str) -> int:
-        stage, index = [*name.split("."), ""][:2]
-        if stage not in self.counted:
-            return 0
-        before = sum(count for other, count in self.counted.items() if self.stages.index(other) < self.stages.index(stage))
-        return before + (int(index) if self.counted[stage] > 1 else 0) + 1
 
 
 class Factored(nn.Sequential):
@@ -171,10 +137,7 @@ class ResNet3d(VideoConvNet):
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        if not 0 < sum(blocks) <= DEEPEST:
-            raise TacitError(f"{sum(blocks)} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("stem", stem, ("full", "small"))
-        self.depth, self.width = sum(blocks), widths[-1]
         side, long = (3 if stem == "small" else 7), (3 if stem == "small" or factored else 7)
         kernel, stride = (long, side, side), (1, 2, 2)
         if factored:
@@ -191,13 +154,7 @@ class ResNet3d(VideoConvNet):
             self.stem.add_module("maxpool", nn.MaxPool3d(*half))
             self.shrinking.append(half)
         self.shrinking += [half] * (len(widths) - 1)
-        self.counted, inputs = {}, widths[0]
-        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-            layer = nn.Sequential()
-            for index in range(count):
-                layer.append(BasicBlock3d(inputs, width, 2 if stage > 0 and index == 0 else 1, factored, norm))
-                inputs = width
-            self.add_module(f"layer{stage + 1}", layer)
-            self.counted[f"layer{stage + 1}"] = count
-        self.stages = ("stem", *self.counted)
-        fan_out(self.modules())
+        self.counts = {"stem": 0}
+        block = partial(BasicBlock3d, factored=factored, norm=norm)
+        self.width = self.add_stages(block, widths[0], blocks, widths)
+        first_values.kaiming(self)

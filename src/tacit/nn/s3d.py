@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tacit.nn.resnet3d import Conv3d, Triple, VideoConvNet, fan_out, normed
+from tacit.nn import init as first_values
+from tacit.nn.resnet3d import Conv3d, Triple, VideoConvNet, normed
 
 MIXED = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -92,17 +93,15 @@ class S3DG(VideoConvNet):
         )
         self.shrinking = [((7, 7, 7), (2, 2, 2), (3, 3, 3)), places, places, third, fourth]
         pools = {"mixed_3b": ("pool3", places), "mixed_4b": ("pool4", third), "mixed_5b": ("pool5", fourth)}
-        inputs, stages = second, ["stem"]
+        inputs, self.counts = second, {"stem": 0}
         for name, published in MIXED.items():
             if name in pools:
                 pool, window = pools[name]
                 self.add_module(pool, nn.MaxPool3d(*window))
-                stages.append(pool)
+                self.counts[pool] = 0
             widths = tuple(wide(width) for width in published)
             self.add_module(name, Inception(inputs, widths, norm))
-            stages.append(name)
+            self.counts[name] = 1
             inputs = widths[0] + widths[2] + widths[4] + widths[5]
-        self.stages = tuple(stages)
-        self.counted = dict.fromkeys(MIXED, 1)
         self.depth, self.width = len(MIXED), inputs
-        fan_out(self.modules())
+        first_values.kaiming(self)

@@ -21,7 +21,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
 from tacit.nn.blocks import Mlp, drop_path
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.encoder import Encoded, Encoder, bounded
 from tacit.nn.resnet3d import Conv3d
 from tacit.nn.trunk import rising
 from tacit.nn.windows3d import CrossWindowAttention, WindowAttention
@@ -156,11 +156,9 @@ class Swin3D(Encoder):
                 f"a 3D Swin of width {width} with depths {list(depths)}, heads {list(heads)} and windows {list(windows)}: "
                 "the width is even, and each stage has one of each, at least 1"
             )
-        if sum(depths) > DEEPEST:
-            raise TacitError(f"{sum(depths)} blocks were asked for; 1 to {DEEPEST:,} were expected")
         self.stem_width, self.heads, self.windows, self.depths = width, list(heads), list(windows), list(depths)
         self.mlp_ratio, self.drop_path = mlp_ratio, drop_path
-        self.depth, self.width = sum(depths), width * 2 ** (len(depths) - 1)
+        self.depth, self.width = bounded(sum(depths)), width * 2 ** (len(depths) - 1)
         self.maps = [*(f"layers.{stage}" for stage in range(len(depths) - 1)), "norm"]
         self.patch_embed = Stem(channels, width)
         rates = iter(rising(drop_path, self.depth))

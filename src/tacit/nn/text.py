@@ -5,48 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
-from tacit.nn.blocks import FUSED_FROM, Attention, Block
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.blocks import Attention, Block
+from tacit.nn.encoder import Encoded, bounded
 from tacit.nn.towers import projection, quicken
-from tacit.nn.trunk import through
+from tacit.nn.trunk import Transformer
 from tacit.nn.vit import Shape
 
 VARIANTS = {
     "text-micro": Shape(64, 2, 4),
     "text-mini": Shape(128, 2, 4),
     "text-small": Shape(256, 6, 4),
+    "text-medium": Shape(512, 6, 8),
     "text-base": Shape(512, 12, 8),
 }
 
 
-class CausalAttention(Attention):
-    """Self-attention in which a token sees itself and what stands before it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self._heads(x)
-        if q.dtype is torch.bfloat16 and q.device.type == "cpu" and q.shape[2] <= FUSED_FROM:
-            return self._merge(_causal(q, k) @ v)
-        return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True))
-
-    def with_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v = self._heads(x)
-        attention = _causal(q, k)
-        return self._merge(attention @ v), attention
-
-
-def _causal(q: Tensor, k: Tensor) -> Tensor:
-    """How much each token attends to each, 0 for later ones: `[B, heads, T, d]` twice -> `[B, heads, T, T]`."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(later, -torch.inf).softmax(dim=-1)
-
-
-class TextTransformer(Encoder):
+class TextTransformer(Transformer):
     """Token embedding, learned positions, causal pre-norm blocks, a last layer norm; read at the end token.
 
     Since no token sees a later one, what follows the end token changes nothing: padding needs no mask, and whoever cuts it off
@@ -75,17 +53,15 @@ class TextTransformer(Encoder):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if not 0 < depth <= DEEPEST:
-            raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
         self.end = vocabulary - 1 if end is None else end
         if not 0 <= self.end < vocabulary:
             raise TacitError(f"the end token {self.end} is none of the {vocabulary:,} ids")
-        self.width, self.depth, self.context = width, depth, context
+        self.width, self.depth, self.context = width, bounded(depth), context
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.pos_embed = nn.Parameter(torch.empty(1, context, width))
         self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio, eps=eps) for _ in range(depth)])
         for block in self.blocks:
-            block.attn = CausalAttention(width, heads)
+            block.attn = Attention(width, heads, causal=True)
         if quick_gelu:
             quicken(self.blocks)
         self.norm = nn.LayerNorm(width, eps=eps)
@@ -121,18 +97,12 @@ class TextTransformer(Encoder):
         if x.shape[1] > self.context:
             raise TacitError(f"texts of {x.shape[1]} tokens were given; this trunk reads {self.context} at most: cut them")
         y = self.token_embedding(x) + self.pos_embed[:, : x.shape[1]]
-        y, seen, maps = through(self.blocks, y, draws, taps, attention)
-        y = self.norm(y)
+        y, seen, maps = self.passed(y, draws, taps, attention)
         rows = torch.arange(x.shape[0], device=x.device)
         return Encoded(y[rows, end_places(x, self.end)], y, taps=seen, attention=maps)
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         return tuple(extent)
-
-    def level(self, name: str) -> int:
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1 if name.startswith("norm.") else 0
 
 
 class Reader(nn.Module):

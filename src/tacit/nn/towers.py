@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
-from tacit.nn.blocks import Block, Mlp
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.blocks import Block, Mlp, whole_heads
+from tacit.nn.convnet import ConvNet
 from tacit.nn.norms import BatchNorm
 from tacit.nn.positions import resample
-from tacit.nn.resnet import Bottleneck
+from tacit.nn.resnet import Bottleneck, start_as_shortcuts
 from tacit.nn.vit import VisionTransformer
 
 
@@ -136,9 +135,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, width: int, heads: int, out: int, grid: Sequence[int]) -> None:
         super().__init__()
-        if width % heads:
-            raise TacitError(f"a width of {width} cannot be split into {heads} heads; choose a divisor of the width")
-        self.heads, self.table_grid = heads, tuple(grid)
+        self.heads, self.table_grid = whole_heads(width, heads), tuple(grid)
         self.positional_embedding = nn.Parameter(torch.empty(1 + grid[0] * grid[1], width))
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
@@ -158,7 +155,7 @@ class AttentionPool(nn.Module):
         return self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
 
 
-class ClipResNet(Encoder):
+class ClipResNet(ConvNet):
     """CLIP's residual network: a stem of three convolutions, bottlenecks that pool instead of striding, attention pooling.
 
     The pooled vector lies in the shared space already: the attention pool's last map is the projection.
@@ -184,25 +181,16 @@ class ClipResNet(Encoder):
         stem: str = "imagenet",
     ) -> None:
         super().__init__()
-        if not 0 < sum(blocks) <= DEEPEST:
-            raise TacitError(f"{sum(blocks)} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("stem", stem, ("imagenet", "small"))
-        self.depth, self.width, self.stages = sum(blocks), out, list(blocks)
+        self.width, self.counts = out, {}
         self.stem_pool = 2 if stem == "imagenet" else 1
         for number, (inputs, outputs) in enumerate([(channels, width // 2), (width // 2, width // 2), (width // 2, width)], 1):
             stride = 2 if number == 1 else 1
             self.add_module(f"conv{number}", nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False))
             self.add_module(f"bn{number}", BatchNorm(outputs))
-        inputs = width
-        for stage, count in enumerate(blocks):
-            layer = nn.Sequential()
-            for index in range(count):
-                layer.append(SmoothBottleneck(inputs, width << stage, stride=2 if stage > 0 and index == 0 else 1))
-                inputs = 4 * (width << stage)
-            self.add_module(f"layer{stage + 1}", layer)
-        for module in self.modules():
-            if isinstance(module, SmoothBottleneck):
-                nn.init.zeros_(module.bn3.get_parameter("weight"))
+        widths = [width << stage for stage in range(len(blocks))]
+        inputs = self.add_stages(SmoothBottleneck, width, blocks, widths, SmoothBottleneck.expansion)
+        start_as_shortcuts(self)
         grid = self.grid(size)
         if not all(grid):
             raise TacitError(
@@ -210,42 +198,19 @@ class ClipResNet(Encoder):
             )
         self.attnpool = AttentionPool(inputs, heads or max(1, inputs // 64), out, grid)
 
-    def forward(
-        self,
-        x: Tensor,
-        keep: Tensor | None = None,
-        draws: Draws | None = None,  # noqa: ARG002 - nothing is dropped here
-        taps: Sequence[str] = (),
-        attention: bool = False,
-    ) -> Encoded:
-        """See `Encoder.forward`. Tokens are the cells of the last map, row by row; a tap `layer2` is a map `[B, C, h, w]`."""
-        if keep is not None or attention:
-            raise TacitError(
-                "a residual network has no tokens to hide and no attention to show; take a transformer (vit-mini, ...)"
-            )
-        names = [f"layer{stage + 1}" for stage in range(len(self.stages))]
-        for tap in taps:
-            one_of("tap", tap, names)
-        x, seen = self.first_map(x), {}
-        for name in names:
-            x = self.get_submodule(name)(x)
-            if name in taps:
-                seen[name] = x
-        return Encoded(self.attnpool(x), x.flatten(2).transpose(1, 2), taps=seen)
-
     def first_map(self, x: Tensor) -> Tensor:
         """What the stem makes of images, for the first stage: `[B, C, H, W]` -> `[B, width, h, w]`."""
         for number in (1, 2, 3):
             x = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(x)).relu()
         return F.avg_pool2d(x, self.stem_pool)
 
+    def pooled(self, last: Tensor, cells: Tensor) -> Tensor:  # noqa: ARG002 - it reads the map
+        return self.attnpool(last)
+
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """The first convolution rounds up, pools round down."""
-        pools = self.stem_pool * 2 ** (len(self.stages) - 1)
+        pools = self.stem_pool * 2 ** (len(self.counts) - 1)
         return tuple(-(-side // 2) // pools for side in extent)
 
     def level(self, name: str) -> int:
-        if name.startswith("layer"):
-            stage, index = name.removeprefix("layer").split(".")[:2]
-            return sum(self.stages[: int(stage) - 1]) + int(index) + 1
-        return self.depth + 1 if name.startswith("attnpool.") else 0
+        return self.depth + 1 if name.startswith("attnpool.") else super().level(name)

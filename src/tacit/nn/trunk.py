@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
-from torch.nn import ModuleList
+from torch.nn import LayerNorm, ModuleList
 from torch.utils.checkpoint import checkpoint
 
 from tacit.core.draws import Draws
 from tacit.core.errors import one_of
+from tacit.nn.encoder import Encoded, Encoder
 
 
 def through(
@@ -19,18 +20,18 @@ def through(
     taps: Iterable[str] = (),
     attention: bool = False,
     recompute: bool = False,
-    visible: Tensor | None = None,
+    more: Sequence[Tensor] = (),
 ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
     """Send tokens `[B, T, D]` through all blocks.
 
     Args:
-        blocks: see `blocks.Block`.
+        blocks: each is called with tokens, draws and `more`, as `blocks.Block` is.
         x: tokens, prefix tokens first, with their positions.
         draws: what drop path is drawn from; without it nothing is dropped.
         taps: names of the blocks whose output is to be returned (`blocks.3`).
         attention: also return the last block's attention.
         recompute: keep no activations of the blocks, but compute them anew in the backward pass.
-        visible: which token may look at which, for blocks that take such a mask.
+        more: what else all of them are given, such as which token may look at which.
 
     Returns:
         The tokens, the outputs that were asked for by name, and the attention `[B, heads, T, T]` or None.
@@ -38,7 +39,7 @@ def through(
     taps = list(taps)
     for tap in taps:
         one_of("tap", tap, [f"blocks.{index}" for index in range(len(blocks))])
-    maps, seen, more = None, {}, () if visible is None else (visible,)
+    maps, seen = None, {}
     for index, block in enumerate(blocks):
         name = f"blocks.{index}"
         inner = draws.within(name) if draws else None
@@ -57,3 +58,39 @@ def through(
 def rising(top: float, depth: int) -> list[float]:
     """Chances of a dropped branch that grow linearly from 0 in the first block to `top` in the last."""
     return [top * index / max(depth - 1, 1) for index in range(depth)]
+
+
+class Transformer(Encoder):
+    """What encoders have in common whose trunk is one row of blocks and a norm.
+
+    Attributes:
+        blocks, norm: the trunk.
+        recompute: keep no activations of the blocks while training, but compute them anew in the backward pass.
+        prefix: how many tokens that belong to no place stand in front, the class token first.
+        pool: what a sample's vector is: `cls`, the class token, or `mean`, that of the other tokens; both after the norm.
+    """
+
+    blocks: ModuleList
+    norm: LayerNorm
+    recompute: bool = False
+    prefix: int
+    pool: str
+
+    def passed(
+        self, x: Tensor, draws: Draws | None, taps: Iterable[str], attention: bool, *more: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """What `through` returns of tokens `[B, T, D]`, after the norm."""
+        x, seen, maps = through(self.blocks, x, draws, taps, attention, self.recompute and self.training, more)
+        return self.norm(x), seen, maps
+
+    def read(self, x: Tensor, draws: Draws | None, taps: Iterable[str], attention: bool) -> Encoded:
+        """What the trunk says about tokens `[B, prefix + L, D]`."""
+        x, seen, maps = self.passed(x, draws, taps, attention)
+        prefix, tokens = x[:, : self.prefix], x[:, self.prefix :]
+        pooled = prefix[:, 0] if self.pool == "cls" else tokens.mean(dim=1)
+        return Encoded(pooled, tokens, prefix if self.prefix else None, seen, maps)
+
+    def level(self, name: str) -> int:
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return self.depth + 1 if name.startswith("norm.") else 0

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.nn.blocks import Block
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.encoder import Encoded, bounded
 from tacit.nn.spacetime import SpaceTimePositions, TubeletEmbed, first_values
-from tacit.nn.trunk import rising, through
+from tacit.nn.trunk import Transformer, rising
 
 POSITIONS = ("separable", "joint")
 
 
-class VideoTransformer(Encoder):
+class VideoTransformer(Transformer):
     """Tubelet embedding, learned positions, pre-norm blocks, a last layer norm (MAE-ST).
 
     Args:
@@ -34,9 +34,6 @@ class VideoTransformer(Encoder):
             tokens alone, nothing ever trains what the last block makes of the class token: then `mean` is the better one.
         drop_path: chance that a branch is dropped in the last block; it grows linearly from 0 in the first.
         eps: of the layer norms.
-
-    Attributes:
-        recompute: keep no activations of the blocks while training, but compute them anew in the backward pass.
     """
 
     def __init__(
@@ -56,13 +53,10 @@ class VideoTransformer(Encoder):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        if not 0 < depth <= DEEPEST:
-            raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("positions", positions, POSITIONS)
         one_of("pool", pool, ("mean", "cls") if class_token else ("mean",))
-        self.width, self.depth, self.pool = width, depth, pool
+        self.width, self.depth, self.pool = width, bounded(depth), pool
         self.prefix = int(class_token)
-        self.recompute = False
         self.patch_embed = TubeletEmbed(channels, width, tubelet, patch)
         self.pos_embed = SpaceTimePositions(width, self._whole(size), class_token, joint=positions == "joint")
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
@@ -83,12 +77,7 @@ class VideoTransformer(Encoder):
         """See `Encoder.forward`; `x` is `[B, C, T, H, W]`. A tap `blocks.i` is the output of a block, class token first."""
         places = self.pos_embed(self._whole(x.shape[2:]))  # [L, D]
         tokens = self.patch_embed(x, keep) + (places if keep is None else places[keep])
-        tokens = self.pos_embed.led(self.cls_token, tokens)
-        tokens, seen, maps = through(self.blocks, tokens, draws, taps, attention, self.recompute and self.training)
-        tokens = self.norm(tokens)
-        prefix, tokens = tokens[:, : self.prefix], tokens[:, self.prefix :]
-        pooled = prefix[:, 0] if self.pool == "cls" else tokens.mean(dim=1)
-        return Encoded(pooled, tokens, prefix if self.prefix else None, seen, maps)
+        return self.read(self.pos_embed.led(self.cls_token, tokens), draws, taps, attention)
 
     def _whole(self, extent: Sequence[int]) -> tuple[int, ...]:
         grid = self.grid(extent)
@@ -101,8 +90,3 @@ class VideoTransformer(Encoder):
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         return self.patch_embed.grid(extent)
-
-    def level(self, name: str) -> int:
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1 if name.startswith("norm.") else 0

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tacit.core.draws import Draws
-from tacit.core.errors import TacitError, one_of
+from tacit.core.errors import one_of
 from tacit.nn import init as first_values
 from tacit.nn.blocks import Block
-from tacit.nn.encoder import DEEPEST, Encoded, Encoder
+from tacit.nn.encoder import Encoded, bounded
 from tacit.nn.patches import PatchEmbed
 from tacit.nn.positions import resample, sincos
-from tacit.nn.trunk import rising, through
+from tacit.nn.trunk import Transformer, rising
 
 
 class Shape(NamedTuple):
@@ -37,7 +37,7 @@ VARIANTS = {
 POSITIONS = ("sincos", "sincos-row", "learned")
 
 
-class VisionTransformer(Encoder):
+class VisionTransformer(Transformer):
     """Patch embedding, positions, pre-norm blocks, a last layer norm.
 
     Args:
@@ -57,7 +57,6 @@ class VisionTransformer(Encoder):
         init: whose first values: `mae`, `moco` or `dino`.
 
     Attributes:
-        recompute: keep no activations of the blocks while training, but compute them anew in the backward pass.
         pos_embed: `[1, 1 + L, D]` (`[1, L, D]` without class token); a parameter if learned, else a buffer.
             Registers have no rows in it.
     """
@@ -81,13 +80,10 @@ class VisionTransformer(Encoder):
         init: str = "mae",
     ) -> None:
         super().__init__()
-        if not 0 < depth <= DEEPEST:
-            raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
         one_of("positions", positions, POSITIONS)
         one_of("init", init, first_values.TRANSFORMERS)
         one_of("pool", pool, ("cls", "mean") if class_token else ("mean",))
-        self.width, self.depth, self.pool = width, depth, pool
-        self.recompute = False
+        self.width, self.depth, self.pool = width, bounded(depth), pool
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.table_grid = self.grid(size)
         self.offset = 0.1 if positions == "learned" else 0.0
@@ -115,7 +111,7 @@ class VisionTransformer(Encoder):
         attention: bool = False,
     ) -> Encoded:
         """See `Encoder.forward`. A tap `blocks.i` is the output of a block, `[B, P + L, D]`, prefix tokens first, no norm."""
-        grid = self.grid(x.shape[2:])
+        grid = self.patch_embed.whole(x.shape[2:])
         return self.trunk(self.patch_embed(x, keep), grid, keep, draws, taps, attention)
 
     def trunk(
@@ -134,19 +130,10 @@ class VisionTransformer(Encoder):
             grid: rows and columns of the whole image.
             keep, draws, taps, attention: see `Encoder.forward`.
         """
-        x = self._place(patches, grid, keep)
-        x, seen, maps = through(self.blocks, x, draws, taps, attention, self.recompute and self.training)
-        x = self.norm(x)
-        prefix, tokens = x[:, : self.prefix], x[:, self.prefix :]
-        pooled = prefix[:, 0] if self.pool == "cls" else tokens.mean(dim=1)
-        return Encoded(pooled, tokens, prefix if self.prefix else None, seen, maps)
+        return self.read(self._place(patches, grid, keep), draws, taps, attention)
 
     def _place(self, patches: Tensor, grid: Sequence[int], keep: Tensor | None) -> Tensor:
         """Add positions, then put class token and registers in front: `[B, P + k, D]`."""
-        if not all(grid):
-            raise TacitError(
-                f"images smaller than a patch of {self.patch_embed.patch} pixels; enlarge them or use a smaller patch"
-            )
         table = resample(self.pos_embed, self.table_grid, grid, self.offset)
         places = table[:, table.shape[1] - grid[0] * grid[1] :]
         x = patches + (places if keep is None else places[0][keep])
@@ -160,8 +147,3 @@ class VisionTransformer(Encoder):
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         return self.patch_embed.grid(extent)
-
-    def level(self, name: str) -> int:
-        if name.startswith("blocks."):
-            return int(name.split(".")[1]) + 1
-        return self.depth + 1 if name.startswith("norm.") else 0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tacit.core.errors import TacitError
+from tacit.nn.blocks import looks, whole_heads
 
 _CUT = -100.0
 """What is added where two tokens share a window but were no neighbours before the shift, or where one is padding."""
@@ -26,9 +26,7 @@ class _Windowed(nn.Module):
 
     def __init__(self, width: int, heads: int, window: int, shifted: bool = False) -> None:
         super().__init__()
-        if width % heads:
-            raise TacitError(f"a width of {width} cannot be split into {heads} heads; choose a divisor of the width")
-        self.heads, self.window, self.shifted = heads, window, shifted
+        self.heads, self.window, self.shifted = whole_heads(width, heads), window, shifted
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 3, heads))
         self.proj = nn.Linear(width, width)
 
@@ -46,8 +44,7 @@ class _Windowed(nn.Module):
         bias = self.relative_position_bias_table[index].movedim(-1, 0)  # [heads, n, n]
         if moved or padded:
             bias = bias + apart(grid, full, window, shift, bias)[:, None]  # [N, heads, n, n]
-        weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias).softmax(dim=-1)
-        x = join((weights.to(v.dtype) @ v).transpose(2, 3).flatten(3), window, full)  # [B, *full, D]
+        x = join((looks(q, k, bias).to(v.dtype) @ v).transpose(2, 3).flatten(3), window, full)  # [B, *full, D]
         x = x.roll(shift, dims=(1, 2, 3)) if moved else x
         return self.proj(x[:, : grid[0], : grid[1], : grid[2]])
 

@@ -111,8 +111,8 @@ def _resnet(encoder: ResNet) -> tuple[str, str, dict[str, Any]]:
             "or torch (the names in encoder.safetensors are timm's all the same)"
         )
     basic = isinstance(encoder.get_submodule("layer1.0"), BasicBlock)
-    widths = [encoder.get_parameter(f"layer{stage}.0.conv1.weight").shape[0] for stage in range(1, len(encoder.stages) + 1)]
-    return "resnet18" if basic else "resnet50", "avg", {"layers": list(encoder.stages), "channels": widths}
+    widths = [encoder.get_parameter(f"layer{stage}.0.conv1.weight").shape[0] for stage in range(1, len(encoder.counts) + 1)]
+    return "resnet18" if basic else "resnet50", "avg", {"layers": list(encoder.counts.values()), "channels": widths}
 
 
 def _reopened(encoder: Encoder, config: dict[str, Any], content: bytes, samples: Tensor) -> tuple[str, Tensor]:

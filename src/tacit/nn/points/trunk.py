@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tacit.core.draws import Draws
-from tacit.core.errors import TacitError, one_of
+from tacit.core.errors import one_of
 from tacit.nn import init as first_values
 from tacit.nn.blocks import Attention, Mlp
-from tacit.nn.encoder import DEEPEST
+from tacit.nn.encoder import bounded
 from tacit.nn.points.norm import NORMS
-from tacit.nn.trunk import rising
+from tacit.nn.trunk import rising, through
 
 HIDDEN = -1e9
 """What is added to the logits of keys that are not there; a cloud without any key still gives finite numbers."""
@@ -66,7 +64,7 @@ def drop_tokens(x: Tensor, rate: float, draws: Draws | None, name: str) -> Tenso
 
 
 class RaggedAttention(Attention):
-    """Self-attention with something added to its logits, and dropout on its weights.
+    """Self-attention with dropout on its weights.
 
     Args:
         width: D.
@@ -78,23 +76,20 @@ class RaggedAttention(Attention):
         super().__init__(width, heads)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """`[B, T, D]`, and a bias that broadcasts to `[B, heads, T, T]` -> `[B, T, D]`."""
-        if draws is not None and self.dropout:
-            return self.with_map(x, bias, draws)[0]
-        q, k, v = self._heads(x)
-        return self._merge(F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype)))
+    def forward(self, x: Tensor, seen: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """As `Attention.forward`."""
+        if draws is None or not self.dropout:
+            return super().forward(x, seen)
+        return self.with_map(x, seen, draws)[0]
 
-    def with_map(self, x: Tensor, bias: Tensor | None = None, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+    def with_map(self, x: Tensor, seen: Tensor | None = None, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
         """The same output, and the attention `[B, heads, T, T]` before dropout."""
+        if draws is None or not self.dropout:
+            return super().with_map(x, seen)
         q, k, v = self._heads(x)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        attention = (logits if bias is None else logits + bias.to(logits.dtype)).softmax(dim=-1)
-        weights = attention
-        if draws is not None and self.dropout:
-            alive = _pairs(draws, self.heads, x.shape[1]) >= self.dropout
-            weights = attention * alive.to(attention.dtype) / (1 - self.dropout)
-        return self._merge(weights @ v), attention
+        attention = self._looks(q, k, seen)
+        alive = _pairs(draws, self.heads, x.shape[1]) >= self.dropout
+        return self._merge((attention * alive.to(attention.dtype) / (1 - self.dropout)) @ v), attention
 
 
 def _pairs(draws: Draws, heads: int, length: int) -> Tensor:
@@ -108,7 +103,7 @@ def _pairs(draws: Draws, heads: int, length: int) -> Tensor:
 
 
 class RaggedBlock(nn.Module):
-    """`x += attn(norm1(x)); x += mask mlp(norm2(x))`, with drop path per token.
+    """`x += positions; x += attn(norm1(x)); x += mask mlp(norm2(x))`, with drop path per token.
 
     Args:
         width: D.
@@ -135,14 +130,14 @@ class RaggedBlock(nn.Module):
         self.norm2 = NORMS[norm](width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """`[B, T, D]`, bool `[B, T]`, a bias that broadcasts to `[B, heads, T, T]` -> `[B, T, D]`."""
+    def forward(self, x: Tensor, draws: Draws | None, positions: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
+        """`[B, T, D]` twice, bool `[B, T]`, a bias that broadcasts to `[B, heads, T, T]` -> `[B, T, D]`."""
+        x = x + positions
         return self._finish(x, self.attn(self.norm1(x, mask), bias, draws), mask, draws)
 
-    def with_map(
-        self, x: Tensor, mask: Tensor, bias: Tensor | None = None, draws: Draws | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def with_map(self, x: Tensor, draws: Draws | None, positions: Tensor, mask: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, and the attention `[B, heads, T, T]`."""
+        x = x + positions
         branch, attention = self.attn.with_map(self.norm1(x, mask), bias, draws)
         return self._finish(x, branch, mask, draws), attention
 
@@ -181,9 +176,7 @@ class RaggedTransformer(nn.Module):
     ) -> None:
         super().__init__()
         one_of("norm", norm, tuple(NORMS))
-        if not 0 < depth <= DEEPEST:
-            raise TacitError(f"{depth} blocks were asked for; 1 to {DEEPEST:,} were expected")
-        self.depth, self.recompute = depth, False
+        self.depth, self.recompute = bounded(depth), False
         self.blocks = nn.ModuleList(
             [RaggedBlock(width, heads, norm, mlp_ratio, rate, dropout) for rate in rising(drop_path, depth)]
         )
@@ -211,22 +204,10 @@ class RaggedTransformer(nn.Module):
             taps: `blocks.i`, outputs of blocks to return.
             attention: also return the last block's attention, `[B, heads, T, T]`.
         """
-        for tap in taps:
-            one_of("tap", tap, [f"blocks.{index}" for index in range(self.depth)])
         absent = torch.where(mask, 0.0, HIDDEN).to(x.dtype)[:, None, None]
         bias = absent if bias is None else bias + absent
-        seen, maps = {}, None
-        for index, block in enumerate(self.blocks):
-            inner = draws.within(f"blocks.{index}") if draws else None
-            x = x + positions
-            if attention and index == self.depth - 1:
-                x, maps = block.with_map(x, mask, bias, inner)  # pyright: ignore[reportCallIssue]
-            elif self.recompute and self.training:
-                x = checkpoint(block, x, mask, bias, inner, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, mask, bias, inner)
-            if (name := f"blocks.{index}") in taps:
-                seen[name] = x
+        recompute = self.recompute and self.training
+        x, seen, maps = through(self.blocks, x, draws, taps, attention, recompute, (positions, mask, bias))
         return Passed(x if self.norm is None else self.norm(x, mask), seen, maps)
 
 
