@@ -32,7 +32,7 @@ from tacit.data.survey import survey
 from tacit.methods.method import Progress
 from tacit.methods.registry import method as method_class
 from tacit.train import ranks
-from tacit.train.pretrain import Request, decide
+from tacit.train.plan import Found, Request, decide
 from tacit.train.session import build_method
 from tacit.train.situation import Budget
 from tacit.train.step import Step
@@ -54,7 +54,8 @@ def built(method: str, folder: Path, batch: int, side: int = SIDE, **given: Any)
     collection = open_data(data)
     spec, kind = measure(collection), method_class(method)
     request = Request(method, data, budget=Budget(steps=STEPS), given={"batch": batch, **given})
-    recipe = decide(kind, request, collection, spec, survey(collection, spec, sample=256), CPU, time.monotonic())
+    found = Found(collection, spec, survey(collection, spec, sample=256))
+    recipe = decide(found, request, CPU, time.monotonic(), {})
     step = Step(build_method(kind, recipe.options, recipe.training, spec), recipe.training, spec, ranks.alone(CPU))
     pixels = torch.from_numpy(np.load(data, mmap_mode="r")[:batch].copy()).permute(0, 3, 1, 2).contiguous()
     return step, Batch(torch.arange(batch), pixels, torch.tensor([[side, side]] * batch, dtype=torch.int32))

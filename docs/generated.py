@@ -1,7 +1,8 @@
 """Fill in the sections of the documents that are made from the code: `python docs/generated.py`.
 
 A section lies between `<!-- begin NAME -->` and `<!-- end NAME -->`: tables of methods from the catalogue, and what was
-measured from `hosts.json`, `quality.json`, `claims.json`, `scale.json` and `verdict.json` in `benchmarks/results/`.
+measured from `hosts.json`, `quality.json`, `claims.json`, `scale.json` and `verdict.json` in `benchmarks/results/`; on the page
+of speed, from every script there that is named in `PAIRED`, and pictures of what grows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+PAIRED = (
+    "startup", "views", "steps", "peers", "embed", "index", "store", "clips", "inputs", "grouping", "masking", "knn", "probe",
+    "memory",
+)  # fmt: skip
+"""Scripts of `benchmarks/` whose results have rows for the table of speed, in the order in which they stand there."""
 
 
 def section(text: str, name: str, content: str) -> str:
@@ -89,6 +96,36 @@ def claims() -> str:
     return f"{table(content['runs'])}\n\nOn `{content['data']}`, {seeds} seed(s), on {machine}."
 
 
+def continual() -> str:
+    """What a stream of pairs does to what was learned before."""
+    path = ROOT / "benchmarks/results/continual.json"
+    if not path.is_file():
+        return "Not measured yet."
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from continual import table
+
+    content = json.loads(path.read_text())
+    seeds, steps = (
+        len({run["seed"] for run in content["runs"]}),
+        "{} steps of the first model, {} of a phase".format(*content["steps"]),
+    )
+    machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
+    return f"{table(content['runs'])}\n\n{seeds} seed(s), {steps}, on {machine}."
+
+
+def places() -> str:
+    """How far from its true place a trained anatomy finds a landmark in another body."""
+    path = ROOT / "benchmarks/results/anatomy.json"
+    if not path.is_file():
+        return "Not measured yet."
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from anatomy import table
+
+    content = json.loads(path.read_text())
+    machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
+    return f"{table(content['runs'])} On {machine}."
+
+
 def quality(page: Path) -> Iterator[tuple[Path, str]]:
     """The page of results, and the picture on it where there is something to draw."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -100,7 +137,13 @@ def quality(page: Path) -> Iterator[tuple[Path, str]]:
     drawn = any(row["part"] == "minutes" for row in content["runs"])
     picture = f"![Linear probe over minutes of pretraining](images/{PICTURE.name})" if drawn else NOTHING
     text = page.read_text()
-    for name, table in {"picture": picture, **tables(content), "claims": claims()}.items():
+    for name, table in {
+        "picture": picture,
+        **tables(content),
+        "claims": claims(),
+        "continual": continual(),
+        "places": places(),
+    }.items():
         text = section(text, name, table)
     yield page, text
     if drawn:
@@ -111,7 +154,7 @@ def speed() -> str:
     """What each paired benchmark found, row by row, and on what machine."""
     lines = ["| what | beside | measured | at most | met |", "|---|---|---|---|---|"]
     machines = set()
-    for name in ("startup", "views", "steps", "peers", "embed", "index", "store", "knn", "probe", "memory"):
+    for name in PAIRED:
         if not (path := ROOT / f"benchmarks/results/{name}.json").is_file():
             lines.append(f"| `benchmarks/{name}.py` | | not measured yet | | |")
             continue
@@ -125,6 +168,23 @@ def speed() -> str:
     return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in sorted(machines))]).rstrip()
 
 
+def grown(page: Path) -> Iterator[tuple[Path, str]]:
+    """The page of speed, and the pictures on it of what was measured."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import growth
+    import masking
+
+    text = section(page.read_text(), "speed", speed())
+    for script in (growth, masking):
+        if missing := [name for name in script.DRAWN if not (ROOT / f"benchmarks/results/{name}.json").is_file()]:
+            said = f"Not measured yet: {', '.join(f'`benchmarks/{name}.py`' for name in missing)}."
+        else:
+            said = f"![{script.TITLE}](images/{script.PICTURE.name})"
+            yield script.PICTURE, script.chart()
+        text = section(text, script.__name__, said)
+    yield page, text
+
+
 def current() -> Iterator[tuple[Path, str]]:
     """Every page with such a section, and what it should say."""
     for page, folder in ((ROOT / "README.md", "docs/methods/"), (ROOT / "docs/methods/README.md", "")):
@@ -135,8 +195,7 @@ def current() -> Iterator[tuple[Path, str]]:
         yield page, section(page.read_text(), "measured", measured(name))
     page = ROOT / "docs/scale.md"
     yield page, section(page.read_text(), "scale", scale())
-    page = ROOT / "docs/speed.md"
-    yield page, section(page.read_text(), "speed", speed())
+    yield from grown(ROOT / "docs/speed.md")
     yield from quality(ROOT / "docs/results.md")
     page = ROOT / "docs/verdict.md"
     yield page, section(page.read_text(), "verdict", verdicts())
