@@ -9,7 +9,6 @@ the process had, the end of the process. Writes `benchmarks/results/hostile.json
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -40,20 +39,26 @@ def main() -> None:
     """Run what was asked for; a file that exists is added to, so that a cut-off attack goes on."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--inputs", type=int, default=500)
-    words.add_argument("--only", default="", help="only inputs whose name begins so")
+    words.add_argument("--only", nargs="+", default=[""], help="only inputs whose name begins with one of these")
     words.add_argument("--again", action="store_true", help="forget what was found before")
     words.add_argument("--table", action="store_true", help="only print the table of what was found")
     asked = words.parse_args()
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() and not asked.again else {}
-    content = {"machine": describe(), "limits": {"seconds": SECONDS, "bytes": MEMORY}, "inputs": kept.get("inputs", {})}
+    if asked.again and not asked.table:
+        RESULTS.unlink(missing_ok=True)
     for name in () if asked.table else targets():
-        if not name.startswith(asked.only) or content["inputs"].get(name, {}).get("inputs", 0) >= asked.inputs:
+        if not name.startswith(tuple(asked.only)) or _found().get(name, {}).get("inputs", 0) >= asked.inputs:
             continue
         start = time.monotonic()
-        content["inputs"][name] = attack(name, asked.inputs)
-        files.write_json(RESULTS, content)
-        print(f"{name}: {len(content['inputs'][name]['failures'])} failures, {time.monotonic() - start:.0f} s", flush=True)
-    print(table(content["inputs"]))
+        row = attack(name, asked.inputs)
+        content = {"machine": describe(), "limits": {"seconds": SECONDS, "bytes": MEMORY}}
+        files.write_json(RESULTS, {**content, "inputs": {**_found(), name: row}})
+        print(f"{name}: {len(row['failures'])} failures, {time.monotonic() - start:.0f} s", flush=True)
+    print(table(_found()))
+
+
+def _found() -> dict[str, Any]:
+    """What is known so far, by the name of the target; several processes may add to it."""
+    return files.read_json(RESULTS)["inputs"] if RESULTS.exists() else {}
 
 
 if __name__ == "__main__":

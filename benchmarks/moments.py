@@ -21,14 +21,14 @@ from tacit.train.watch import Watch
 from tacit.use import embed
 
 WRITES = {
-    "configuration": r"/(config\.toml|run\.json)",
+    "configuration": r"/(config\.toml|run\.json|tokenizer\.json)",
     "store": r"/(samples\.bin|journal\.jsonl|begun\.json|store\.json)",
     "row": r"/(metrics|figures|speed)\.csv",
     "log": r"/log\.txt",
     "events": r"tfevents",
     "checkpoint": r"/(last|best)\.pt",
     "pictures": r"/pictures/",
-    "result": r"/(verdict|encoder|skipped)\.",
+    "result": r"/(verdict|encoder|reader|skipped)\.",
     "evaluation": r"/evaluations/",
     "embedding": r"/embeddings",
 }

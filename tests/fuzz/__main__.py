@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "fuzz.json"
 
 PARSED_BY_US = (
     "source/", "huggingface/", "cache/", "store/journal.jsonl", "run/encoder.json", "report/", "resume/config.toml", "search/",
-    "init/", "features/f.npy.ids.tsv", "image/pages.tif", "image/big.tif", "image/deep",
+    "init/", "features/f.npy.ids.tsv", "image/pages.tif", "image/big.tif", "image/deep", "points/mesh", "points/text.ply",
 )  # fmt: skip
 """Targets in which tacit itself takes bytes apart; the others are decoders of other people, who fuzz them."""
 

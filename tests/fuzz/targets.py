@@ -2,76 +2,35 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 
 import tacit
-from tacit.core.errors import TacitError
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.kinds import image
 from tacit.data.open import open_data
-from tacit.data.payload import Limits, Unreadable
+from tacit.data.payload import Unreadable
 from tacit.nn import build
 from tacit.train.loop import Loop
 from tacit.use import embed_files
 from tacit.use.compare import Comparison
 from tacit.use.report import ReportContent
 from tacit.use.report_page import page
-from tests.fuzz import seeds
+from tests.fuzz import seeds, targets_kinds
+from tests.fuzz.target import ROWS, SMALL, Enough, Target, file, once, refusal
 
-SMALL = Limits(pixels=1_000_000, file_bytes=1 << 20)
-ROWS = 3
-"""So many samples of a source are decoded."""
-
-
-class Enough(TacitError):
-    """Thrown where training would begin: what comes before is what is attacked."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One format or artefact.
-
-    Attributes:
-        name: `group/format`.
-        prepare: makes what lies around the file in an empty folder, and says which file is attacked.
-        read: reads it (from the folder) as it is read in use; raises `TacitError` or `Unreadable`, and nothing else.
-        mends: reading changes what lies there, so that each attempt needs it as it was.
-    """
-
-    name: str
-    prepare: Callable[[Path], Path]
-    read: Callable[[Path], object]
-    mends: bool = False
+__all__ = ["Target", "refusal", "targets"]
 
 
 def targets() -> dict[str, Target]:
     """All of them by name."""
-    found = [*_pictures(), *_sources(), *_saved(), *_caches(), *_runs(), *_weights(), *_features()]
+    found = [*_pictures(), *_sources(), *_saved(), *_caches(), *_runs(), *_weights(), *_features(), *targets_kinds.targets()]
     return {target.name: target for target in found}
-
-
-def refusal(target: Target, folder: Path) -> str | None:
-    """Why the target was refused, None where it was read. Everything else that can happen is a failure and is raised."""
-    try:
-        target.read(folder)
-    except Enough:
-        return None
-    except (TacitError, Unreadable) as problem:
-        said = str(problem)
-        if not said.strip() or "\n" in said:
-            raise AssertionError(f"a refusal is one line that says something, not {said!r}") from problem
-        return said
-    return None
 
 
 def _pictures() -> Iterator[Target]:
@@ -84,12 +43,12 @@ def _pictures() -> Iterator[Target]:
             assert decoded.shape[0] * decoded.shape[1] <= SMALL.pixels
             assert decoded.dtype != np.float32 or np.isfinite(decoded).all()
 
-        yield Target(f"image/{name}", _file(name, content), read)
+        yield Target(f"image/{name}", file(name, content), read)
 
 
 def _sources() -> Iterator[Target]:
     for name, content in seeds.sources().items():
-        yield Target(f"source/{name}", _file(name, content, beside=True), lambda folder, name=name: _look(folder / name))
+        yield Target(f"source/{name}", file(name, content, beside=True), lambda folder, name=name: _look(folder / name))
 
 
 def _saved() -> Iterator[Target]:
@@ -100,7 +59,7 @@ def _saved() -> Iterator[Target]:
     for part in parts:
 
         def prepare(folder: Path, part: str = part) -> Path:
-            shutil.copytree(_once("saved", seeds.saved_data_set), folder / "set")
+            shutil.copytree(once("saved", seeds.saved_data_set), folder / "set")
             return folder / "set" / part
 
         yield Target(f"huggingface/{part}", prepare, read)
@@ -149,7 +108,7 @@ def _caches() -> Iterator[Target]:
 
 def _runs() -> Iterator[Target]:
     def finished(folder: Path, name: str) -> Path:
-        shutil.copytree(_once("run", _train), folder / "run")
+        shutil.copytree(once("run", _train) / "run", folder / "run")
         return folder / "run" / name
 
     def used(folder: Path) -> None:
@@ -157,7 +116,7 @@ def _runs() -> Iterator[Target]:
 
     def shown(folder: Path) -> None:
         page(ReportContent.from_folder(folder / "run"))
-        Comparison.of([folder / "run", _once("run", _train)]).write(folder / "compared.html")
+        Comparison.of([folder / "run", once("run", _train) / "run"]).write(folder / "compared.html")
 
     def searched(folder: Path) -> None:
         tacit.load(folder / "run", device="cpu").search("row:0", k=2)
@@ -209,7 +168,7 @@ def _weights() -> Iterator[Target]:
 
 def _features() -> Iterator[Target]:
     def written(folder: Path, name: str, attacked: str) -> Path:
-        tacit.load(_once("run", _train), device="cpu").embed(seeds.noise(20, 16, 16, 3), out=folder / name)
+        tacit.load(once("run", _train) / "run", device="cpu").embed(seeds.noise(20, 16, 16, 3), out=folder / name)
         return folder / attacked
 
     files = {"f.parquet": "f.parquet", "f.h5": "f.h5", "f.npy": "f.npy", "f.npy.ids.tsv": "f.npy"}
@@ -219,16 +178,6 @@ def _features() -> Iterator[Target]:
             lambda folder, name=name, attacked=attacked: written(folder, name, attacked),
             lambda folder, name=name: embed_files.read(folder / name),
         )
-
-
-def _file(name: str, content: bytes, beside: bool = False) -> Callable[[Path], Path]:
-    def prepare(folder: Path) -> Path:
-        for path in seeds.PATHS if beside else ():
-            (folder / path).write_bytes(seeds.pillow("PNG"))
-        (folder / name).write_bytes(content)
-        return folder / name
-
-    return prepare
 
 
 def _look(data: Path) -> None:
@@ -255,17 +204,3 @@ def _train(folder: Path) -> None:
     run.evaluate(photos, protocols=["knn"])
     run.search("row:0", k=2)
     (folder / "run" / "skipped.tsv").write_text("path\treason\nphotos/broken.png\ttruncated\n")
-
-
-@cache
-def _base() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="tacit-hostile-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-@cache
-def _once(name: str, make: Callable[[Path], object]) -> Path:
-    """What is dear to make: made once in this process, and then copied."""
-    make(_base() / name)
-    return _base() / name / "run" if name == "run" else _base() / name

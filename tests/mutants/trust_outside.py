@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-DATA, ARTEFACTS, CODE = (f"reliability/test_{name}.py" for name in ("data_hostile", "artefacts_hostile", "code_in_runs"))
+DATA, ARTEFACTS, CODE, TEXT, MORE = (
+    f"reliability/test_{name}.py"
+    for name in ("data_hostile", "artefacts_hostile", "code_in_runs", "text_hostile", "kinds_hostile")
+)
 FILES, PAGE, KINDS = (f"unit/test_{name}.py" for name in ("core_files", "use_report", "data_kinds"))
 BOMBS = f"{DATA}::test_bombs_of_every_packing_are_refused_once_they_pass_their_bound"
 
@@ -71,6 +74,27 @@ BOMB_MUTATIONS = [
         "page.nbytes + 1)) > page.nbytes:",
         "page.nbytes + 1)) < 0:",
         f"{DATA}::test_a_tiff_whose_pixels_unpack_to_anything_is_refused",
+    ),
+    Mutation(
+        "trust: pieces of HDF5 that unpack to anything",
+        "data/kinds/formats/hdf5.py",
+        "room + 1)) > room:",
+        "room + 1)) < 0:",
+        f"{MORE}::test_a_piece_of_hdf5_that_unpacks_to_anything_is_refused_before_it_is_unpacked",
+    ),
+    Mutation(
+        "trust: HDF5 packed over and over",
+        "data/kinds/formats/hdf5.py",
+        "for code in filters) > 1:",
+        "for code in filters) < 0:",
+        f"{MORE}::test_hdf5_that_is_packed_twice_is_refused",
+    ),
+    Mutation(
+        "trust: HDF5 in any number of pieces",
+        "data/kinds/formats/hdf5.py",
+        "if math.prod(map(len, axes)) > MOST_PIECES:",
+        "if math.prod(map(len, axes)) < 0:",
+        f"{MORE}::test_hdf5_in_millions_of_pieces_is_refused_and_its_parts_are_read",
     ),
     Mutation(
         "trust: films of any length",
@@ -172,6 +196,41 @@ FOREIGN_MUTATIONS = [
         "except (ValueError, RecursionError) as problem:",
         "except ValueError as problem:",
         f"{ARTEFACTS}::test_json_without_a_bottom_is_refused_in_one_line",
+    ),
+    Mutation(
+        "trust: JSON of any depth reaches a parser that follows it to the end of the process",
+        "data/sources/manifest.py",
+        "> DEEPEST and _depth(line) > DEEPEST:",
+        "< 0 and _depth(line) > DEEPEST:",
+        f"{DATA}::test_json_nested_without_end_does_not_end_the_process",
+    ),
+    Mutation(
+        "trust: merges of a tokenizer are cut beyond their end",
+        "data/text/tokenizer.py",
+        "if not prefix.isascii() or not all(half.startswith(prefix) for half in halves):",
+        "if not prefix:",
+        f"{TEXT}::test_merges_that_would_end_the_process_are_refused_before_the_library_sees_them",
+    ),
+    Mutation(
+        "trust: a tokenizer is not the one that was looked at",
+        "data/text/tokenizer.py",
+        "return json.dumps(parsed)",
+        "return content",
+        f"{TEXT}::test_what_is_looked_at_is_what_the_library_reads",
+    ),
+    Mutation(
+        "trust: pairs are learned from words of any length",
+        "data/text/tokenizer.py",
+        "clean(text)[:LEARNED_FROM]",
+        "clean(text)",
+        f"{TEXT}::test_a_word_of_a_million_letters_is_learned_from_as_far_as_that_is_quick",
+    ),
+    Mutation(
+        "trust: a panic of the tokenizer passes",
+        "data/text/tokenizer.py",
+        "except BaseException as problem:",
+        "except Exception as problem:",
+        f"{TEXT}::test_a_panic_of_the_library_is_an_error_in_one_line",
     ),
     Mutation(
         "trust: checkpoints are unpickled",

@@ -222,7 +222,7 @@ VERDICT_MUTATIONS = [
     ),
     Mutation(
         "trust: test data is trained on",
-        "train/pretrain.py",
+        "train/plan.py",
         'return collection.select("train") if "train" in collection.index.splits else collection',
         "return collection",
         f"{ROWS}::test_what_is_called_test_is_never_trained_on",

@@ -115,7 +115,7 @@ LEAK_MUTATIONS = [
     Mutation(
         "trust: results tell the folder of the data",
         "api.py",
-        "return evaluate(self._open, collection, training.short_name(data), protocols,",
+        "return evaluate(self._open, collection, short_name(data), protocols,",
         "return evaluate(self._open, collection, str(data).replace('/', '-'), protocols,",
         EXPORTS_TELL,
     ),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -29,6 +30,9 @@ BASE = 512
 
 MOST = 10_000_000
 """Ids that a tokenizer can have: every one has a row in a trunk's table."""
+
+LEARNED_FROM = 10_000
+"""Letters of a text that pairs are learned from: the time it takes grows with the square of a word's length."""
 
 STARTS = ("<start>", "<|startoftext|>", "<s>", "[CLS]", "<bos>")
 ENDS = ("<end>", "<|endoftext|>", "</s>", "[SEP]", "<eos>", "<|end_of_text|>")
@@ -66,16 +70,15 @@ class Tokenizer:
         Raises:
             TacitError: this is no such file.
         """
-        try:
-            self._inner = _library().Tokenizer.from_str(content)
-        except Exception as problem:  # the library raises nothing more particular
-            raise TacitError(f"{origin} is no tokenizer.json of the tokenizers library ({said(problem)})") from problem
-        # Rows are cut and filled here, and a text that spells a token's name is text.
-        self._inner.no_truncation()
-        self._inner.no_padding()
-        self._inner.encode_special_tokens = True
-        self.start, self.end = self._special(STARTS), self._special(ENDS)
-        self.vocabulary = 1 + max(self._inner.get_vocab().values())
+        library = _library()
+        with _refused(f"{origin} is no tokenizer.json of the tokenizers library"):
+            self._inner = library.Tokenizer.from_str(_checked(content))
+            # Rows are cut and filled here, and a text that spells a token's name is text.
+            self._inner.no_truncation()
+            self._inner.no_padding()
+            self._inner.encode_special_tokens = True
+            self.start, self.end = self._special(STARTS), self._special(ENDS)
+            self.vocabulary = 1 + max(self._inner.get_vocab().values())
         if self.vocabulary > MOST:
             raise TacitError(f"{origin} has {self.vocabulary:,} ids, more than the {MOST:,} that a table is made for")
         self.pad = next((found for name in PADS if (found := self._inner.token_to_id(name)) is not None), 0)
@@ -100,7 +103,7 @@ class Tokenizer:
         trainer = library.trainers.BpeTrainer(
             vocab_size=size - 2, min_frequency=2, special_tokens=base, end_of_word_suffix=FINAL, show_progress=False
         )
-        learning.train_from_iterator((clean(text) for text in texts), trainer)
+        learning.train_from_iterator((clean(text)[:LEARNED_FROM] for text in texts), trainer)
         learned = json.loads(learning.to_str())["model"]
         merges = [tuple(pair) for pair in learned["merges"]]
         made = _pieces(library.models.BPE(vocab=learned["vocab"], merges=merges, end_of_word_suffix=FINAL))
@@ -121,10 +124,9 @@ class Tokenizer:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without start and end, however many."""
-        try:
+        # A file of the user's may know neither a word nor a sign for unknown ones.
+        with _refused("the tokenizer cannot read these texts", "; train it on them"):
             encoded = self._inner.encode_batch([clean(text) for text in texts], add_special_tokens=False)
-        except Exception as problem:  # a file of the user's may know neither a word nor a sign for unknown ones
-            raise TacitError(f"the tokenizer cannot read these texts ({said(problem)}); train it on them") from problem
         return [each.ids for each in encoded]
 
     def __call__(self, texts: Sequence[str], context: int) -> Tensor:
@@ -138,6 +140,31 @@ class Tokenizer:
                 return found
         self._inner.add_special_tokens([names[0]])
         return self._inner.token_to_id(names[0])
+
+
+@contextmanager
+def _refused(what: str, mend: str = "") -> Iterator[None]:
+    """Whatever the library raises is a `TacitError`: a panic of its Rust, too, which is no `Exception`."""
+    try:
+        yield
+    except (TacitError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:
+        raise TacitError(f"{what} ({said(problem)}){mend}") from problem
+
+
+def _checked(content: str) -> str:
+    """The same JSON, each name once, without what makes the library read beyond a string and end the process.
+
+    It cuts as many bytes off the second half of a merge as the prefix of such halves has letters, and never looks at them.
+    """
+    parsed = json.loads(content)
+    model = parsed["model"]
+    if prefix := model.get("continuing_subword_prefix") or "":
+        halves = (merge.split(" ")[-1] if isinstance(merge, str) else merge[-1] for merge in model.get("merges", ()))
+        if not prefix.isascii() or not all(half.startswith(prefix) for half in halves):
+            raise ValueError(f"its merges do not have the prefix {prefix[:20]!r}")
+    return json.dumps(parsed)
 
 
 def _pieces(model: Any) -> tokenizers.Tokenizer:

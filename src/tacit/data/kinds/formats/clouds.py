@@ -205,7 +205,7 @@ def _hdf5(file: BinaryIO, limits: Limits) -> _Opened:
 
     def rows(part: slice) -> np.ndarray:
         with hdf5.array(file, name, limits, (2,)) as array:
-            return array[part]
+            return hdf5.cut(array, [part], limits)
 
     return _Opened(cloud, rows)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,9 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MOST_OBJECTS = 10_000
 """So many groups and arrays of a file are looked at."""
 
+MOST_PIECES = 1 << 20
+"""So many pieces of an array are read at once."""
+
 
 @guarded
 def header(content: Content, name: str = "", limits: Limits = DEFAULT_LIMITS) -> Volume:
@@ -51,7 +56,7 @@ def read(content: Content, part: Sequence[slice] | None = None, name: str = "", 
         slices = Laid().stored(part, volume.extent)
         sizes = [len(range(n)[s]) for n, s in zip(volume.extent, slices, strict=True)]
         refuse_large((*sizes, volume.channels), found.dtype.itemsize, limits)
-        return as_kept(found[tuple(slices)].reshape(*sizes, volume.channels))
+        return as_kept(cut(found, slices, limits).reshape(*sizes, volume.channels))
 
 
 @contextmanager
@@ -73,6 +78,14 @@ def array(content: Content, name: str, limits: Limits, axes: Sequence[int]) -> I
             if found.chunks is not None:
                 refuse_large(found.chunks, found.dtype.itemsize, limits)
             yield found
+
+
+def cut(found: Any, part: Sequence[slice], limits: Limits) -> np.ndarray:
+    """These values along the first axes, in the array's own dtype. Packed pieces that unpack to too much are `Unreadable`."""
+    if found.chunks is not None:
+        chosen = [range(there)[one] for there, one in zip(found.shape, [*part, *[slice(None)] * found.ndim], strict=False)]
+        _refuse_bombs(found, chosen, limits)
+    return found[tuple(part)]
 
 
 def names(archive: Any) -> Iterator[str]:
@@ -124,6 +137,27 @@ def _named(archive: Any, name: str) -> Any:
 def _refuse_foreign(found: Any) -> None:
     if found.external or found.is_virtual:
         raise Unreadable(f"the values of {found.name} lie in other files, which are not read")
+
+
+def _refuse_bombs(found: Any, chosen: Sequence[range], limits: Limits) -> None:
+    """HDF5 unpacks a piece to whatever it becomes: look first at those that could become more than the limit."""
+    from h5py import h5z  # pyright: ignore[reportAttributeAccessIssue]
+
+    plan = found.id.get_create_plist()
+    filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
+    if sum(code not in (h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32) for code in filters) > 1:
+        raise Unreadable(f"the values of {found.name} are packed more than once")
+    axes = [range(one[0] // side * side, one[-1] + 1, side) for one, side in zip(chosen, found.chunks, strict=True)]
+    if math.prod(map(len, axes)) > MOST_PIECES:
+        raise Unreadable(f"the values of {found.name} lie in more than {MOST_PIECES:,} pieces; take a part")
+    room = math.prod(found.chunks) * found.dtype.itemsize + 4  # a checksum
+    for at in product(*axes) if h5z.FILTER_DEFLATE in filters else ():
+        piece = found.id.get_chunk_info_by_coord(at)
+        skipped = piece.filter_mask >> filters.index(h5z.FILTER_DEFLATE) & 1
+        if piece.size * PACKED <= limits.file_bytes or skipped:
+            continue
+        if len(zlib.decompressobj().decompress(found.id.read_direct_chunk(at)[1], room + 1)) > room:
+            raise Unreadable(f"a piece of {found.name} unpacks to more than the {room:,} bytes that it says")
 
 
 def _volume(found: Any) -> Volume:
