@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from golden import Case, assert_near, golden
+from tacit.data.window import Stretch
 from tacit.methods.mae import Decoder
 from tacit.nn.patches import patchify
 from tacit.nn.positions import sincos
@@ -14,7 +17,6 @@ from tacit.nn.video_decoder import VideoDecoder
 from tacit.nn.video_vit import VideoTransformer
 from tacit.nn.vit import VisionTransformer
 from tacit.objectives.reconstruct import masked_mse, normalised
-from tacit.views.clips import clip_span, even_window_starts, window, window_starts
 from tacit.views.masks import Hidden, random_keep
 from tacit.views.masks_time import center_ranks, temporal_ranks
 
@@ -70,19 +72,18 @@ def test_loss_and_its_gradient(suffix):
     assert not gradient[mask == 0].any()
 
 
-def test_frames_of_a_clip():
+def test_frames_of_even_windows():
+    """The published test windows, from the rule for random ones with the starts that the file states."""
     case = CHILD["frame_sampling"]
-    h, uniform = case.hyper, case.inputs["uniform"]
-    frames, fps = torch.tensor([h["video_frames"]]), torch.tensor([h["video_fps"]])
-    span = clip_span(h["sampling_rate"], h["num_frames"], h["target_fps"], fps)
-    assert_near(span[0], case.out["clip_span"])
-    starts = even_window_starts(frames, span, h["num_clips"])[0]
-    assert_near(torch.stack([starts, starts + span - 1], dim=1), case.out["start_end"])
-    even = window(frames.expand(len(starts)), starts, span.expand(len(starts)), h["num_frames"])
-    assert torch.equal(even, case.out["indices_test"])
-    frames, span = frames.expand(len(uniform)), span.expand(len(uniform))
-    drawn = window(frames, window_starts(frames, span, uniform), span, h["num_frames"])
-    assert torch.equal(drawn, case.out["indices_random"])
+    h, frames = case.hyper, case.hyper["video_frames"]
+    stride = h["sampling_rate"] * h["video_fps"] / h["target_fps"]
+    span, room = stride * h["num_frames"], max(frames - stride * h["num_frames"], 0)
+    for place, ((start, end), indices) in enumerate(zip(case.out["start_end"].tolist(), case.out["indices_test"], strict=True)):
+        assert start == (place * (room // (h["num_clips"] - 1)) if h["num_clips"] > 1 else room // 2)
+        assert math.isclose(end - start, span - 1)
+        # The least draw that begins there, whichever way its product with the room is rounded.
+        (found,) = Stretch(h["num_frames"], stride)([frames], [math.nextafter(start / room, 1) if room else 0.0])
+        assert found.tolist() == indices.tolist()
 
 
 def ours(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

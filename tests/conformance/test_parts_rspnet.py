@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from tacit.nn.ema import follow
 from tacit.nn.heads3d import activation_map, map_head
 from tacit.nn.queue import Queue
 from tacit.objectives.speed import appearance, relative_speed, scores
-from tacit.views.clips import at_speed, even_crops, fast_ones, last_start, temporal_crop
+from tacit.views.clips import EvenClip, at_speed, fast_ones, last_start
 
 RSPNET = golden("rspnet")
 
@@ -83,19 +84,15 @@ def test_activation_maps():
         assert_near(activation_map(*k, *q), out[f"map_k_{part}"], rtol=1e-8)
 
 
-def test_temporal_crops():
+def test_even_clips():
     case = RSPNET["temporal_crop"]
-    size, stride, crops = (case.hyper[name] for name in ("size", "stride", "n_crops"))
-    frames, falls_back = case.inputs["num_frames"], case.out["uses_fallback"]
-    last = last_start(frames, size, stride)
-    assert torch.equal(last, case.out["last_start"])
-    assert torch.equal(even_crops(frames, size, stride, crops).flatten(1), case.out["even_crops"])
-    assert torch.equal(even_crops(frames, size, stride, 1)[:, 0], case.out["center_crop"])
-    for uniform in (0.0, 0.4, 1 - 2.0**-24):
-        drawn = temporal_crop(frames, size, stride, torch.full((len(frames),), uniform, dtype=torch.float64))
-        assert torch.equal(drawn[falls_back], case.out["fallback"][falls_back])
-        start = (uniform * (last + 1).double()).long()
-        assert torch.equal(drawn[~falls_back], (start[:, None] + stride * torch.arange(size))[~falls_back])
+    size, stride, clips = (case.hyper[name] for name in ("size", "stride", "n_crops"))
+    columns = (case.inputs["num_frames"].tolist(), *(case.out[n].tolist() for n in ("last_start", "even_crops", "center_crop")))
+    for frames, last, even, centre in zip(*columns, strict=True):
+        assert last_start(frames, size, stride) == last
+        found = [EvenClip(size, stride, clips, place)([frames], [])[0] for place in range(clips)]
+        assert np.concatenate(found).tolist() == even
+        assert EvenClip(size, stride, 1, 0)([frames], [])[0].tolist() == centre
 
 
 class Tiny(nn.Module):

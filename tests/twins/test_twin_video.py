@@ -11,20 +11,11 @@ from hypothesis import strategies as st
 
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
+from tacit.data.window import Clip, Stretch
 from tacit.nn.heads3d import activation_map
 from tacit.nn.spacetime import predicted_frames, tubelets, untubelets
 from tacit.objectives.speed import appearance, appearance_chance, relative_speed, scores, speed_accuracy
-from tacit.views.clips import (
-    at_speed,
-    clip_span,
-    even_crops,
-    even_window_starts,
-    fast_ones,
-    last_start,
-    temporal_crop,
-    window,
-    window_starts,
-)
+from tacit.views.clips import EvenClip, at_speed, even_clips, fast_ones, last_start
 from tacit.views.masks import random_keep
 from tacit.views.masks_time import center_ranks, temporal_ranks, tube_keep
 
@@ -137,35 +128,16 @@ def test_a_tube_mask_that_hides_everything_is_refused():
 
 
 @quick
-@given(
-    st.integers(1, 400),
-    st.sampled_from([15.0, 25.0, 29.97, 60.0]),
-    st.integers(1, 8),
-    st.integers(1, 16),
-    st.integers(1, 4),
-    units,
-)
-def test_windows_are_their_twins(frames, fps, rate, size, clips, uniform):
-    span = rate * size / 30 * fps
-    videos, spans = torch.tensor([frames]), clip_span(rate, size, 30, torch.tensor([fps], dtype=torch.float64))
-    near(spans[0], span)
-    room = max(frames - span, 0)
-
-    def shown(start: float) -> list[int]:
-        places = [start + (span - 1) * i / max(size - 1, 1) for i in range(size)]
-        return [int(min(max(place, 0), frames - 1)) for place in places]
-
-    starts = window_starts(videos, spans, torch.tensor([uniform], dtype=torch.float64))
-    near(starts[0], uniform * room)
-    assert window(videos, starts, spans, size)[0].tolist() == shown(float(starts[0]))
-    even = even_window_starts(videos, spans, clips)[0].tolist()
-    step = math.floor(room / (clips - 1)) if clips > 1 else 0
-    assert even == ([c * step for c in range(clips)] if clips > 1 else [math.floor(room / 2)])
+@given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 16), units)
+def test_windows_are_their_twins(frames, stride, size, uniform):
+    span = stride * size
+    start = uniform * max(frames - span, 0)
+    places = [start + (span - 1) * i / max(size - 1, 1) for i in range(size)]
+    assert Stretch(size, stride)([frames], [uniform])[0].tolist() == [int(min(place, frames - 1)) for place in places]
 
 
 def test_a_video_shorter_than_its_window_ends_in_repeats():
-    index = window(torch.tensor([5]), torch.zeros(1, dtype=torch.float64), torch.tensor([16.0]), 16)
-    assert index[0].tolist() == [0, 1, 2, 3, *[4] * 12]
+    assert Stretch(16, 1)([5], [0.0])[0].tolist() == [0, 1, 2, 3, *[4] * 12]
 
 
 def crop_by_hand(frames: int, start: int, size: int, stride: int) -> list[int]:
@@ -177,24 +149,29 @@ def crop_by_hand(frames: int, start: int, size: int, stride: int) -> list[int]:
 
 
 @quick
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 12), st.integers(1, 4), st.integers(1, 5), units)
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 4), st.integers(1, 5), units)
 def test_crops_in_time_are_their_twins(frames, size, stride, crops, uniform):
     """Mutations: the last start left out; the middle rounded up; even sampling where a loop is due."""
-    videos, needed = torch.tensor(frames), (size - 1) * stride + 1
-    uniforms = torch.full((len(frames),), uniform, dtype=torch.float64)
-    drawn, even = temporal_crop(videos, size, stride, uniforms), even_crops(videos, size, stride, crops)
-    for row, count in enumerate(frames):
-        last = max(count - needed, 0)
-        assert last_start(videos, size, stride)[row] == last
-        assert drawn[row].tolist() == crop_by_hand(count, int(uniform * (last + 1)), size, stride)
-        starts = [round(c * last / (crops - 1)) for c in range(crops)] if crops > 1 else [last // 2]
-        assert even[row].tolist() == [crop_by_hand(count, start, size, stride) for start in starts]
+    last = max(frames - (size - 1) * stride - 1, 0)
+    assert last_start(frames, size, stride) == last
+    drawn = Clip(size, stride, loops=True)([frames], [uniform])[0]
+    assert drawn.tolist() == crop_by_hand(frames, int(uniform * (last + 1)), size, stride)
+    starts = [round(c * last / (crops - 1)) for c in range(crops)] if crops > 1 else [last // 2]
+    even = [EvenClip(size, stride, crops, place)([frames], [])[0].tolist() for place in range(crops)]
+    assert even == [crop_by_hand(frames, start, size, stride) for start in starts]
+
+
+def test_no_more_clips_stand_for_a_film_than_there_are_different_ones():
+    assert [len(even_clips(there, 4, 2, 10)) for there in (3, 7, 9, 16, 400)] == [1, 1, 3, 10, 10]
+    clips = even_clips(9, 4, 2, 10)
+    assert [clip([9], [])[0].tolist() for clip in clips] == [[0, 2, 4, 6], [1, 3, 5, 7], [2, 4, 6, 8]]
 
 
 def test_both_ends_of_a_video_are_reached():
-    frames = torch.full((2000,), 12)
-    crops = temporal_crop(frames, 10, 1, Draws(0, 0, torch.arange(2000)).uniform("start", 1)[:, 0])
-    assert crops[:, 0].unique().tolist() == [0, 1, 2]
+    draws = Draws(0, 0, torch.arange(200)).uniform("start", 1).tolist()
+    assert {Clip(10)([12], drawn)[0][0] for drawn in draws} == {0, 1, 2}
+    clips = [clip([99], [])[0] for clip in even_clips(99, 8, 3, 10)]
+    assert (clips[0][0], clips[-1][-1]) == (0, 98)
 
 
 @quick

@@ -15,7 +15,7 @@ from tacit.data.index import Index
 from tacit.data.open import open_data
 from tacit.data.rows import Rows
 from tacit.train.config import Training
-from tacit.train.pretrain import training_part
+from tacit.train.plan import training_part
 from tacit.train.session import divide
 
 

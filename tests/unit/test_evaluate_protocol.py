@@ -200,7 +200,7 @@ def test_samples_that_cannot_be_read_are_left_out(tmp_path: Path):
             Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(tmp_path / name / f"{i:02}.png")
     broken = tmp_path / "a" / "07.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    collection = open_data(tmp_path)
+    collection = open_data(tmp_path, kind="image")
     task = Task.of("folder", collection, measure(collection))
     records = run_protocols(["knn"], {"run": Subject(colour)}, task)
     assert "1 of 60 samples cannot be read" in records[0].split

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tacit.core.errors import TacitError
 from tacit.data.kinds import channels
+from tacit.data.kinds.formats import beside
 from tacit.data.kinds.kind import as_taken, kind_named, recognised, thumbnail
 from tacit.data.loader import Loader
 from tacit.data.open import measure, open_data
@@ -280,3 +281,130 @@ def test_the_kind_is_in_the_table():
     assert kind_named("channels") is channels
     with pytest.raises(TacitError, match=r"unknown kind of data 'channel'.*channels"):
         kind_named("channel")
+
+
+# A file for each channel ----------------------------------------------------------------------------------------------
+
+
+def png(array: np.ndarray) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(array).save(written, "PNG")
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "rest"),
+    [
+        ("p/A01_f1_DAPI.tif", "DAPI", "p/A01_f1_|.tif"),
+        ("p/A01_f1_Alexa 488.tif", "Alexa 488", "p/A01_f1_|.tif"),
+        ("cell1_c0.png", "c0", "cell1_|.png"),
+        ("B02_s4_w2.tif", "w2", "B02_s4_|.tif"),
+        ("r01c01f01p01-ch3sk1fk1fl1.tiff", "ch3", "r01c01f01p01-|sk1fk1fl1.tiff"),
+        ("img_channel000_position001_z000.tif", "channel000", "img_|_position001_z000.tif"),
+        ("1_A1_blue_red.jpg", "red", "1_A1_blue_|.jpg"),
+        ("plate/DAPI/A01.tif", "DAPI", "plate/|/A01.tif"),
+        ("ch2/dapi_1.tif", "dapi", "ch2/|_1.tif"),
+        ("DNA/plate/x.tif", "DNA", "|/plate/x.tif"),
+    ],
+)
+def test_names_say_their_channel(path, said, rest):
+    found = beside.channel(path)
+    assert found is not None
+    assert (found.name, f"{found.before}|{found.after}") == (said, rest)
+
+
+@pytest.mark.parametrize("path", ["a/cat_001.png", "red/1.png", "c1/1.png", "derby.tif", "r01c01.tif", "cw1x.tif"])
+def test_names_that_say_none(path):
+    assert beside.channel(path) is None
+
+
+def test_channels_stand_in_the_order_of_counting():
+    assert beside.in_order({"c10", "c2", "C1"}) == ["C1", "c2", "c10"]
+
+
+@pytest.mark.parametrize("names", ["{}_f1_{}.tif", "{1}/{0}.tif", "plate/{}-{}.tif"])
+def test_files_of_one_channel_are_put_together(tmp_path, names):
+    pictures = {f"A{n:02d}": noise(3, 12, 10 + n, dtype="uint16") for n in range(4)}
+    stains = ("DAPI", "ER", "GFP")
+    files = {
+        names.format(well, stain): tiff(plane)
+        for well, planes in pictures.items()
+        for stain, plane in zip(stains, planes, strict=True)
+    }
+    found = open_data(folder(tmp_path, files | {"metadata.csv": b"well,dose"}))
+    assert found.kind is channels
+    assert "each file is one channel of a picture, by their names: DAPI, ER, GFP" in found.description
+    assert (len(found), found.labels, found.form.names) == (4, None, stains)
+    assert (found.form.extent[0], found.form.dtype) == (3, "uint16")
+    for row, planes in enumerate(pictures.values()):
+        assert np.array_equal(found.decode(row)[..., 0], planes)
+    assert measure(found).names == stains
+
+
+def test_grey_pictures_of_any_format_are_channels_too(tmp_path):
+    pictures = noise(5, 2, 12, 12)
+    files = {f"{s}/cell{n}_c{c}.png": png(pictures[n, c]) for n in range(5) for c in range(2) for s in ("train",)}
+    found = open_data(folder(tmp_path, files))
+    assert (found.kind, len(found), found.form.names) == (channels, 5, ("c0", "c1"))
+    assert found.index.splits == {"train": 5}
+    assert np.array_equal(found.decode(2)[..., 0], pictures[2])
+
+
+def test_a_channel_that_is_missing_leaves_its_place_dark(tmp_path):
+    planes = noise(3, 12, 12)
+    files = {f"{n}_{s}.tif": tiff(p) for n in range(6) for s, p in zip(("DAPI", "GFP", "RFP"), planes, strict=True)}
+    del files["1_GFP.tif"], files["2_RFP.tif"], files["3_DAPI.tif"]
+    found = open_data(folder(tmp_path, files))
+    assert (len(found), found.form.names) == (6, ("DAPI", "GFP", "RFP"))
+    middle, last, first = (found.decode(row)[..., 0] for row in (1, 2, 3))
+    assert np.array_equal(middle, planes * np.array([1, 0, 1], np.uint8)[:, None, None])
+    assert np.array_equal(last, planes[:2])
+    assert np.array_equal(first[1:], planes[1:])
+    assert not first[0].any()
+
+
+def test_missing_and_empty_channels_are_named(tmp_path):
+    files = {
+        f"{n}_c{c}.png": png(noise(12, 12) if (n, c) != (4, 1) else np.full((12, 12), 9, np.uint8))
+        for n in range(6)
+        for c in range(3)
+    }
+    del files["2_c2.png"], files["3_c2.png"]
+    found = open_data(folder(tmp_path, files))
+    notes = survey(found, measure(found)).notes
+    assert "channel c2: missing in 2 picture(s): 2_c0.png, 3_c0.png" in notes
+    assert "channel c1: one value everywhere in 1 picture(s): 4_c0.png" in notes
+
+
+def test_planes_of_one_file_stand_where_their_names_do(tmp_path):
+    names, planes = ("DNA", "ER", "actin"), noise(3, 12, 12)
+    files = {f"{n}.tif": tiff(planes, names) for n in range(3)} | {"few.tif": tiff(planes[[0, 2]], ("DNA", "actin"))}
+    found = open_data(folder(tmp_path, files))
+    assert found.form.names == names
+    assert np.array_equal(found.decode(3)[..., 0], planes * np.array([1, 0, 1], np.uint8)[:, None, None])
+
+
+def test_files_with_several_channels_are_not_put_together(tmp_path):
+    files = {f"plate_c{n}.tif": tiff(noise(5, 12, 12)) for n in range(4)}
+    found = open_data(folder(tmp_path, files))
+    assert (found.kind, len(found), found.form.extent[0]) == (channels, 4, 5)
+
+
+def test_colour_pictures_whose_names_look_like_channels_stay_images(tmp_path):
+    files = {f"{n}_c{c}.png": png(noise(12, 12, 3)) for n in range(4) for c in range(2)}
+    assert open_data(folder(tmp_path, files)).kind.name == "image"
+
+
+def test_channels_of_one_picture_have_one_size(tmp_path):
+    files = {f"{n}_c{c}.png": png(noise(12, 12)) for n in range(4) for c in range(2)} | {"3_c1.png": png(noise(12, 13))}
+    found = open_data(folder(tmp_path, files))
+    with pytest.raises(Unreadable, match="differ in size: 12x12 and 12x13"):
+        found.decode(3)
+    assert len(survey(found, measure(found)).broken) == 1
+
+
+def test_folders_above_the_data_name_no_channel(tmp_path):
+    for name in ("dna", "rna"):
+        folder(tmp_path / name, {f"{n}.tif": tiff(noise(12, 12)) for n in range(3)})
+    found = open_data(tmp_path / "dna", kind="channels")
+    assert [found.decode(row).shape[0] for row in range(len(found))] == [1, 1, 1]

@@ -147,6 +147,16 @@ def test_a_folder_of_packed_files_is_understood_and_measured(tmp_path):
     assert any("8 voxels along an axis" in note for note in notes)
 
 
+def test_volumes_that_lie_otherwise_are_named(tmp_path):
+    for number, (depth, turn) in enumerate([(1.0, 1), (1.0, 1), (2.5, 1), (1.0, -1), (1.0, 1)]):
+        lies = np.diag([turn, turn, depth, 1.0])
+        (tmp_path / f"{number}.nii").write_bytes(nibabel.Nifti1Image(RANDOM.random((20, 20, 20)), lies).to_bytes())
+    collection = open_data(tmp_path)
+    notes = survey(collection, measure(collection)).notes
+    assert any(n.startswith("spacings (depth first) differ: 1 x 1 x 1 mm (4 of them), 2.5 x 1 x 1 mm (2.nii): ") for n in notes)
+    assert any(n.startswith("directions of axes differ: RAS (4 of them), LPS (3.nii): ") for n in notes)
+
+
 def test_a_folder_of_slices_is_one_sample(tmp_path):
     for number in range(3):
         series(tmp_path / f"patient{number}" / "scan", BODY + np.uint8(number))

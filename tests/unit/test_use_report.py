@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from tacit.core.errors import TacitError
+from tacit.data.kinds.kind import thumbnail
+from tacit.data.open import measure, open_data
 from tacit.train.folder import RunFolder
 from tacit.use.report import Found, Map, Neighbours, Picture, Place, ReportContent, Setting, flat, render
 from tacit.use.report_curves import main_charts, more_charts, overlaid
 from tacit.use.report_images import MAP_BYTES, TILES, enlarged, sheets
 from tacit.use.report_page import LIMIT, page
-from tacit.use.report_samples import map_of, neighbours_of, rows_to_show
+from tacit.use.report_samples import POINTS, cloud_of, map_of, neighbours_of, rows_to_show, samples_of
 from tacit.use.report_table import evaluations
 from tacit.use.report_words import HEADLINES, figure, meaning, number
 
@@ -368,3 +370,76 @@ def test_map_points_keep_their_thumbnails_paths_and_labels():
 
 def test_nested_tables_become_dotted_names():
     assert flat({"a": {"b": {"c": 1}}, "d.e": 2}) == {"a.b.c": 1, "d.e": 2}
+
+
+# Single samples
+
+
+def single(data: str, kind: str | None = None) -> tuple[list, str]:
+    """The samples that a report shows of bundled data, and the page with them."""
+    collection = open_data(data, kind=kind)
+    spec = measure(collection, 50)
+    rows = list(range(0, len(collection), 3))
+    found = samples_of(collection, rows, spec, seed=1)
+    assert found == sorted(found, key=lambda sample: collection.index.names.index(sample.path))
+    return found, page(ReportContent("a run", settings=[Setting("data.kind", spec.kind)]), found).decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("sample:cells", "Each channel is a grey picture of its own"),
+        ("sample:motion_sim", "first, middle and last frame"),
+        ("sample:fashion_mnist_sprite", "not picked"),
+    ],
+)
+def test_some_samples_are_shown_as_their_kind_draws_them(data, says):
+    found, html = single(data)
+    collection = open_data(data)
+    assert len(found) == 6
+    assert says in html
+    assert html.count("<figure><img") == 6
+    row = collection.index.names.index(found[2].path)
+    spec = measure(collection, 50)
+    assert found[2].picture == thumbnail(collection.kind, collection.glance(row, 160), 640, spec.low, spec.high)
+
+
+def test_both_sides_of_a_pair_are_shown():
+    found, html = single("sample:emoji_names", "pair")
+    captions = open_data("sample:emoji_names").index.table["caption"].to_pylist()
+    assert all(sample.caption in captions for sample in found)
+    assert all(
+        sample.caption.replace("\N{RIGHT SINGLE QUOTATION MARK}", "&#8217;") in html or sample.caption in html
+        for sample in found
+    )
+
+
+def test_clouds_go_with_their_points_beside_their_picture():
+    found, html = single("sample:particle_events")
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert len(data["clouds"]) == html.count('<canvas class="cloud"') == html.count("<figure><img") == len(found) == 6
+    for sample, sent in zip(found, data["clouds"], strict=True):
+        points = np.frombuffer(base64.b64decode(sent["points"]), np.uint8).reshape(-1, 4)
+        assert np.array_equal(points, sample.cloud.points)
+        assert len(points) <= POINTS
+        assert sent["valued"]
+
+
+def test_a_cloud_keeps_its_shape_and_the_order_of_its_values():
+    points = np.random.default_rng(0).random((5000, 4)) * (8, 4, 2, 100) + (1e4, 0, 0, 0)
+    cloud = cloud_of(points.astype(np.float32))
+    assert cloud.valued
+    assert POINTS / 2 < len(cloud.points) <= POINTS
+    assert np.ptp(cloud.points[:, :3].astype(float), axis=0) == pytest.approx([255, 127, 64], abs=6)
+    assert cloud.points[:, 3].mean() == pytest.approx(127, abs=5)
+    assert not cloud_of(np.zeros((3, 3), np.float32)).valued
+    assert len(cloud_of(np.ones((1, 3), np.float32)).points) == 1
+
+
+def test_pages_with_the_largest_clouds_stay_small():
+    from tacit.use.report_samples import Cloud, Sample
+
+    draws = np.random.default_rng(0)
+    clouds = [Cloud(draws.integers(0, 256, (POINTS, 4), dtype=np.uint8), True) for _ in range(6)]
+    plain = len(page(ReportContent("a run")))
+    assert len(page(ReportContent("a run"), [Sample(png(), HOSTILE, HOSTILE, cloud) for cloud in clouds])) < plain + 100_000

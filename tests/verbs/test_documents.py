@@ -261,6 +261,13 @@ def test_generated_sections_are_current() -> None:
     assert not old, f"{', '.join(old)}: run `python docs/generated.py`"
 
 
+def test_every_paired_benchmark_is_a_script_that_the_page_of_speed_explains() -> None:
+    _, explained = (ROOT / "docs/speed.md").read_text().split("What they measure")
+    for name in generator().PAIRED:
+        assert (ROOT / f"benchmarks/{name}.py").is_file()
+        assert f"(`{name}.py`)" in explained
+
+
 def test_every_method_has_a_page_that_names_all_its_options() -> None:
     catalogue = json.loads((ROOT / "src/tacit/methods/catalogue.json").read_text())
     for name, entry in catalogue.items():
@@ -286,7 +293,7 @@ def test_constants_in_the_documents_are_those_of_the_code() -> None:
     from tacit.data.skipped import MAX_BAD
     from tacit.train.auto import MOST_EPOCHS
     from tacit.train.loop import CHECKS
-    from tacit.train.pretrain import SMALLEST
+    from tacit.train.plan import SMALLEST
     from tacit.train.recipe import QUICK_MINUTES
     from tacit.train.situation import DEFAULT_MINUTES
     from tacit.train.verdict import COLLAPSED_RANK, COLLAPSED_SHARE

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tacit.use.compare import Comparison
 from tacit.use.report import Picture, ReportContent, Setting, render
-from tacit.use.report_page import LIMIT
-from tacit.use.report_samples import map_of, neighbours_of
+from tacit.use.report_page import LIMIT, page
+from tacit.use.report_samples import Sample, cloud_of, map_of, neighbours_of
 
 pytestmark = pytest.mark.browser
 
@@ -264,3 +264,50 @@ def test_the_comparison_draws_its_curves_without_harm(browser, tmp_path):
     assert opened.page.locator("thead th").all_inner_texts()[1:3] == HOSTILE[:2]
     assert opened.harm() == []
     opened.context.close()
+
+
+# Clouds
+
+
+@pytest.fixture
+def clouds(tmp_path) -> Path:
+    points = np.random.default_rng(0).normal(size=(500, 4)) * (3, 1, 1, 1)
+    path = tmp_path / "clouds.html"
+    shown = [Sample(thumbnail(0.2), name, "", cloud_of(points[:, : 3 + (i % 2)])) for i, name in enumerate(HOSTILE[:3])]
+    path.write_bytes(page(content(), shown))
+    return path
+
+
+def test_a_cloud_turns_under_the_mouse_and_by_keys(browser, clouds):
+    opened = Visit(browser, clouds)
+    canvases = opened.page.locator("#samples canvas")
+    assert canvases.count() == 3
+    first = canvases.first
+    first.scroll_into_view_if_needed()
+    look = lambda: first.evaluate("canvas => canvas.toDataURL()")  # noqa: E731
+    assert first.is_visible()
+    assert first.evaluate(DRAWN) > 10
+    seen, box = [look()], first.bounding_box()
+    opened.page.mouse.move(box["x"] + 100, box["y"] + 100)
+    opened.page.mouse.move(box["x"] + 130, box["y"] + 110)
+    assert look() == seen[0]  # not before it is held
+    opened.page.mouse.down()
+    opened.page.mouse.move(box["x"] + 190, box["y"] + 140)
+    opened.page.mouse.up()
+    seen.append(look())
+    first.focus()
+    opened.page.keyboard.press("ArrowLeft")
+    seen.append(look())
+    assert len(set(seen)) == 3
+    assert canvases.nth(1).evaluate(DRAWN) > first.evaluate(DRAWN)  # its values have a colour of their own
+    assert opened.harm() == []
+    opened.context.close()
+
+
+def test_without_scripts_the_picture_of_a_cloud_is_there(browser, clouds):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(clouds.as_uri())
+    assert opened.locator("#samples img").first.is_visible()
+    assert opened.locator("#samples canvas").first.is_hidden()
+    context.close()

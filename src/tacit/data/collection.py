@@ -33,6 +33,7 @@ class Collection:
         limits: how much a single sample may ask for.
         late_labels: reads the labels of some rows of the source, where the table does not have them.
         words: what makes tokens of captions, where they are wanted.
+        fetch_mask: reads the labels of the places of a row of the source, where there are any.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Collection:
     limits: Limits
     late_labels: Callable[[np.ndarray], list[str]] | None = None
     words: Words | None = None
+    fetch_mask: Read | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -74,6 +76,19 @@ class Collection:
         With `part`, only what it wants of the sample.
         """
         return self.kind.decode(self.read(row), self.form, side, self.name(row), self.limits, part)
+
+    def mask(self, row: int, side: int | None = None, part: Part | None = None) -> np.ndarray:
+        """Labels of the places that `decode` gives with the same arguments, int64 `[*extent]`, for evaluation only.
+
+        Raises `Unreadable`, or a `TacitError` where the data has no such labels at all.
+        """
+        if self.fetch_mask is None or self.kind.mask is None:
+            raise TacitError(
+                "this data has no labels of points, pixels or voxels; give a manifest with a column 'mask' that names a file "
+                "of labels for each sample"
+            )
+        payload = self.fetch_mask(int(self.origin[row]), self.limits)
+        return self.kind.mask(payload, self.form, side, self.index.table["mask"][row].as_py() or "", self.limits, part)
 
     def glance(self, row: int, side: int | None = None) -> np.ndarray:
         """As much of a sample as tells what it looks like."""

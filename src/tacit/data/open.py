@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.index import Index, spread
 from tacit.data.kinds.kind import Form, Kind, choose, kind_named, recognised
 from tacit.data.measure import measure
-from tacit.data.payload import Limits, Unreadable
+from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.rows import Rows
 from tacit.data.sources.find import source_of
 from tacit.data.sources.folder import SPLITS
-from tacit.data.sources.source import Source
+from tacit.data.sources.source import Read, Source
 
 __all__ = ["measure", "open_data"]
 
@@ -53,6 +56,8 @@ def open_data(
         raise TacitError(f"{source.what} has no samples: {source.root or data}")
     chosen, why = _kind(source, kind, limits)
     limits = replace(limits, whole=not chosen.seeks)
+    source = _gathered(source, chosen, limits)
+    count = len(source.table)
     form = _form(source, chosen, limits)
     collection = Collection(
         chosen,
@@ -63,6 +68,7 @@ def open_data(
         source.read,
         limits,
         source.late_labels,
+        fetch_mask=source.read_mask,
     )
     return collection if split is None else collection.select(SPLITS.get(split.lower(), split))
 
@@ -75,7 +81,8 @@ def _kind(source: Source, kind: str | None, limits: Limits) -> tuple[Kind, str]:
     rows = [int(row) for row in spread(len(source.table), 1000)]
     named = {row: name for row, name in zip(rows, source.table["path"].take(rows).to_pylist(), strict=True) if name}
     names, there = list(named.values()), list(named)
-    chosen, why = recognised(names, lambda place, limits: source.read(there[place], limits))
+    # A list names its samples: files are not looked for beside them, unless the kind is given.
+    chosen, why = recognised(names, lambda place, limits: source.read(there[place], replace(limits, whole=True)))
     # Where names say nothing, the first samples do; the very first may be a broken one.
     for row in spread(len(source.table), LOOKED_AT_REMOTELY).tolist() if chosen is None else ():
         try:
@@ -87,6 +94,54 @@ def _kind(source: Source, kind: str | None, limits: Limits) -> tuple[Kind, str]:
     if chosen is None:
         raise TacitError(f"no kind of data recognises {source.what}: {why}; name the kind with --kind")
     return chosen, why
+
+
+def _gathered(source: Source, kind: Kind, limits: Limits) -> Source:
+    """The source with one row for each sample, where files on this machine are parts of samples; the first stands for all."""
+    payloads = (_tried(source, row, limits) for row in spread(len(source.table), LOOKED_AT_REMOTELY).tolist())
+    first = None if kind.gather is None else next((payload for payload in payloads if payload is not None), None)
+    if kind.gather is None or not isinstance(first, Path):
+        return source
+    table = source.table
+    samples = kind.gather([name or "" for name in table["path"].to_pylist()], first)
+    members: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        if sample is not None:
+            members.setdefault(sample, []).append(row)
+    if len(members) == len(table):
+        return source
+    if not members:
+        raise TacitError(
+            f"{source.what} has no samples of the kind '{kind.name}': `tacit doctor` without --kind says what it has"
+        )
+    beside = sum(sample is None for sample in samples)
+    what = f"{source.what}, of {len(table) - beside:,} files" + (f" ({beside:,} beside them left out)" if beside else "")
+    rows = [files[0] for files in members.values()]
+    merged = table.take(rows)
+    for column, of_all in (("size", sum), ("mtime", max)):
+        if column in table.column_names:
+            values = table[column].to_pylist()
+            known = [of_all(values[row] or 0 for row in files) for files in members.values()]
+            merged = merged.set_column(merged.column_names.index(column), column, pa.array(known, pa.int64()))
+    if source.kind is not None and "label" in table.column_names:
+        # A folder for each sample, or for each part of one, is no class.
+        labels = table["label"].to_pylist()
+        mixed = any(len({labels[row] for row in files}) > 1 for files in members.values())
+        if mixed or len({labels[row] for row in rows}) == len(rows):
+            merged, what = merged.drop_columns("label"), what.replace(source.what, source.what.partition(",")[0])
+
+    def moved(read: Read) -> Read:
+        return lambda row, limits: read(rows[row], limits)
+
+    mask = source.read_mask and moved(source.read_mask)
+    return replace(source, table=merged, read=moved(source.read), what=what, read_mask=mask)
+
+
+def _tried(source: Source, row: int, limits: Limits) -> Payload | None:
+    try:
+        return source.read(row, limits)
+    except Unreadable:
+        return None
 
 
 def _form(source: Source, kind: Kind, limits: Limits) -> Form:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +52,7 @@ class Survey:
         splits: how many samples each split has.
         classes: how many different labels there are; 0 without labels.
         captions: of the samples looked at, where the data has any.
+        traits: which samples have which of the traits that their kind tells, by trait and value.
         notes: what the owner should know, one line each.
     """
 
@@ -74,6 +76,7 @@ class Survey:
     splits: dict[str, int]
     classes: int
     captions: tuple[str, ...] = ()
+    traits: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -87,6 +90,7 @@ class _Look:
     counts: np.ndarray  # [256], pixels by grey level
     flat: float
     constant: bool
+    traits: dict[str, str]
 
 
 def survey(collection: Collection, spec: Spec, sample: int = 5000) -> Survey:
@@ -131,6 +135,7 @@ def survey(collection: Collection, spec: Spec, sample: int = 5000) -> Survey:
         splits=collection.index.splits,
         classes=0 if labels is None else len(set(labels) - {""}),
         captions=_captions(collection, rows),
+        traits=_traits(collection, rows, found),
     )
     facts.notes.extend(collection.kind.checks(facts))
     return facts
@@ -141,22 +146,32 @@ def _captions(collection: Collection, rows: list[int]) -> tuple[str, ...]:
     return tuple(text for row in rows for text in captions_of(table, row)) if COLUMN in table.column_names else ()
 
 
+def _traits(collection: Collection, rows: list[int], found: Sequence[_Look | str]) -> dict[str, dict[str, list[str]]]:
+    told: dict[str, dict[str, list[str]]] = {}
+    for row, look in zip(rows, found, strict=True):
+        for trait, value in look.traits.items() if isinstance(look, _Look) else ():
+            told.setdefault(trait, {}).setdefault(value, []).append(collection.name(row))
+    return told
+
+
 def _look(collection: Collection, spec: Spec, row: int) -> _Look | str:
     try:
-        extent = collection.kind.form(collection.read(row), collection.name(row), collection.limits).extent
+        form = collection.kind.form(collection.read(row), collection.name(row), collection.limits)
         decoded = collection.glance(row, SIDE)
     except Unreadable as problem:
         return str(problem)
     picture = collection.kind.picture(decoded)
     scaled = ((picture.astype(np.float32) - spec.low) / (spec.high - spec.low)).clip(0, 1)
     grey = scaled.mean(axis=2)
+    traits = collection.kind.traits
     return _Look(
-        extent,
+        form.extent,
         hashlib.blake2b(decoded.tobytes() + str(decoded.shape).encode(), digest_size=16).hexdigest(),
         _tiny(scaled if scaled.shape[2] == 3 else grey[..., None]),
         np.bincount(np.rint(grey * 255).astype(np.uint8).ravel(), minlength=256),
         _flat(scaled, 8 if min(grey.shape) >= 64 else 4),
         bool((picture == picture[:1, :1]).all()),
+        {} if traits is None else traits(form, decoded, collection.form),
     )
 
 

@@ -35,11 +35,15 @@ class Features:
 
 @torch.no_grad()
 def extract(encode: Encode, batches: Iterable[Batch]) -> Features:
-    """The features of every sample of `batches`, in their order, on the device of what `encode` returns (MPS: on the CPU)."""
+    """The features of every sample of `batches`, in their order, on the device of what `encode` returns (MPS: on the CPU).
+
+    Where samples come in several parts, such as the clips of a film, their features are the mean over these.
+    """
     ids, values = [], []
     for batch in batches:
+        looks = list(batch.parts.values()) or [batch]
         ids.append(batch.ids.cpu())
-        values.append(encode(batch).detach().float())
+        values.append(sum(encode(look).detach().float() for look in looks) / len(looks))
     if not ids:
         raise TacitError("there are no samples to take features of; give a collection with at least one readable sample")
     found = torch.cat(values)
@@ -95,7 +99,8 @@ class Split:
     Attributes:
         train, test: int64 `[N]` and `[M]`, rows of the index, ascending.
         train_y, test_y: int64 `[N]` and `[M]`, places in `classes`.
-        classes: names of the classes: numbers in the order of their value, words in the order of the alphabet.
+        classes: names of the classes: numbers in the order of their value, words in the order of the alphabet; none where
+            nothing has a label.
         said: how the split came about, in words, for the record.
         train_groups: int64 `[N]` or None.
     """
@@ -119,8 +124,8 @@ class Split:
         missing = int((~train).sum() + (~test).sum())
         if not missing:
             return self
-        if not (train.any() and test.any()):
-            raise TacitError(f"of {len(self.ids)} labelled samples {missing} cannot be read; `tacit doctor` lists them")
+        if not test.any() or (len(train) and not train.any()):
+            raise TacitError(f"of {len(self.ids)} samples to evaluate on {missing} cannot be read; `tacit doctor` lists them")
         groups = None if self.train_groups is None else self.train_groups[train]
         return replace(
             self,
@@ -181,9 +186,9 @@ def split_labelled(
     place = {name: index for index, name in enumerate(classes)}
     y = torch.tensor([place[name] for name in names])
     ids = torch.tensor(rows)
-    group = None if groups is None else _group_numbers([groups[row] for row in rows])
+    group = None if groups is None else group_numbers([groups[row] for row in rows])
 
-    given = None if splits is None else _given([(splits[row] or "").lower() for row in rows])
+    given = None if splits is None else given_split([(splits[row] or "").lower() for row in rows])
     if given is not None:
         train, test, said = given
     else:
@@ -197,6 +202,18 @@ def split_labelled(
     if len(rows) < len(labels):
         said += f"; {len(labels) - len(rows)} of {len(labels)} samples have no label"
     return Split(ids[train], ids[test], y[train], y[test], classes, said, None if group is None else group[train])
+
+
+def split_unlabelled(count: int, splits: Sequence[str | None] | None = None) -> Split:
+    """A collection without classes: nothing is learned from it, so all of it is tested on, or its own `test` (else `val`)."""
+    for name, mask in {} if splits is None else _by_name([(split or "").lower() for split in splits]).items():
+        if name != "train" and mask.any():
+            rows, said = mask.nonzero()[:, 0], f"given {name}"
+            break
+    else:
+        rows, said = torch.arange(count), "all samples"
+    nothing = rows[:0]
+    return Split(nothing, rows, nothing, torch.zeros_like(rows), (), said)
 
 
 def held_out(y: Tensor, share: float, draws: Draws, groups: Tensor | None = None) -> Tensor:
@@ -245,7 +262,7 @@ def _classes(names: set[str], samples: int) -> tuple[str, ...]:
         return tuple(sorted(names))
 
 
-def _group_numbers(groups: Sequence[str | int | None]) -> Tensor:
+def group_numbers(groups: Sequence[str | int | None]) -> Tensor:
     numbers: dict[object, int] = {}
     alone = (None, "")
     return torch.tensor(
@@ -253,11 +270,16 @@ def _group_numbers(groups: Sequence[str | int | None]) -> Tensor:
     )
 
 
-def _given(splits: list[str]) -> tuple[Tensor, Tensor, str] | None:
+def given_split(splits: list[str]) -> tuple[Tensor, Tensor, str] | None:
     """The collection's own split, if it has both sides."""
-    named = {"train": {"train", "training"}, "test": {"test", "testing"}, "val": {"val", "valid", "validation", "dev"}}
-    mask = {name: torch.tensor([split in words for split in splits]) for name, words in named.items()}
+    mask = _by_name(splits)
     for test in ("test", "val"):
         if mask["train"].any() and mask[test].any():
             return mask["train"], mask[test], f"given train / {test}"
     return None
+
+
+def _by_name(splits: list[str]) -> dict[str, Tensor]:
+    """Which rows, bool `[N]`, are in the split of each usual name."""
+    named = {"train": {"train", "training"}, "test": {"test", "testing"}, "val": {"val", "valid", "validation", "dev"}}
+    return {name: torch.tensor([split in words for split in splits]) for name, words in named.items()}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch
+from tacit.evaluation.features import extract
 from tacit.evaluation.outcome import Outcome, accuracies
 from tacit.evaluation.schedule import warmed_cosine
 from tacit.evaluation.subject import Tuning
@@ -31,8 +32,8 @@ def finetune(tuning: Tuning, task: Task, seed: int = 0, epochs: int = EPOCHS) ->
     optimiser = torch.optim.AdamW(layer_groups(encoder, head), lr=0.0, betas=(0.9, 0.999))
     places = dict(zip(task.split.ids.tolist(), torch.cat([task.split.train_y, task.split.test_y]).tolist(), strict=True))
 
-    def truth(batch: Batch) -> Tensor:
-        return torch.tensor([places[row] for row in batch.ids.tolist()], device=device)
+    def truth(ids: Tensor) -> Tensor:
+        return torch.tensor([places[row] for row in ids.tolist()], device=device)
 
     steps = epochs * loader.steps_per_epoch
     for step, batch in enumerate(loader.ahead(0, steps)):
@@ -41,20 +42,21 @@ def finetune(tuning: Tuning, task: Task, seed: int = 0, epochs: int = EPOCHS) ->
         batch = batch.to(device)
         draws = Draws(seed, step // loader.steps_per_epoch, batch.ids).within("finetune")
         x = tuning.view(batch, draws.within("view"), task.spec)
-        loss = F.cross_entropy(head(encoder(x, draws=draws).pooled), truth(batch), label_smoothing=SMOOTHING)
+        loss = F.cross_entropy(head(encoder(x, draws=draws).pooled), truth(batch.ids), label_smoothing=SMOOTHING)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
     encoder.eval()
-    scores, y = [], []
+
+    def encode(batch: Batch) -> Tensor:
+        batch = batch.to(device)
+        return encoder(tuning.still(batch, Draws(seed, 0, batch.ids), task.spec)).pooled
+
+    found = extract(encode, task.shown(task.split.test))
     with torch.no_grad():
-        for batch in task.batches(task.split.test):
-            batch = batch.to(device)
-            x = tuning.still(batch, Draws(seed, 0, batch.ids), task.spec)
-            scores.append(head(encoder(x).pooled))
-            y.append(truth(batch))
-    values = accuracies(torch.cat(scores), torch.cat(y))
+        scores = head(found.values.to(device))
+    values = accuracies(scores, truth(found.ids))
     return Outcome(values, {"epochs": epochs, "rate": RATE, "layer_decay": LAYER_DECAY})
 
 

@@ -17,11 +17,13 @@ class Outcome:
         values: the figures by name.
         detail: what a reader may want to know of how they came about, plain JSON values.
         deviations: standard deviations of those figures that are means over several draws.
+        chances: what those figures are by chance for which that can be said.
     """
 
     values: dict[str, float]
     detail: dict[str, Any] = field(default_factory=dict)
     deviations: dict[str, float] = field(default_factory=dict)
+    chances: dict[str, float] = field(default_factory=dict)
 
 
 def accuracies(scores: Tensor, y: Tensor) -> dict[str, float]:

@@ -1,10 +1,10 @@
-"""The protocols by name, and the records that they leave: an encoder is never judged without something to compare it with."""
+"""The protocols by name, and how they are run: an encoder is never judged without something to compare it with."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.evaluation import figures
+from tacit.evaluation.captions import captions
 from tacit.evaluation.clustering import clustering
 from tacit.evaluation.features import Features, Labelled, extract
 from tacit.evaluation.fewshot import fewshot
@@ -20,9 +21,14 @@ from tacit.evaluation.knn import knn
 from tacit.evaluation.linear import linear
 from tacit.evaluation.linear_bn import linear_bn
 from tacit.evaluation.outcome import Outcome
+from tacit.evaluation.record import Record
 from tacit.evaluation.retrieval import retrieval
 from tacit.evaluation.subject import Subject
 from tacit.evaluation.task import Task
+from tacit.evaluation.zero_shot import zero_shot
+
+NEEDS = {"tuning": "an encoder that can be trained", "joint": "a run that learned from captions"}
+"""What not every subject has, in words."""
 
 AMONG = 1000
 """Second views are looked for among so many samples."""
@@ -55,7 +61,9 @@ class Protocol:
         name: what it is called on the command line and in records.
         says: what it answers, in a sentence.
         cost: what makes it slow, in words.
-        run: from a case to its figures; None where the subject lacks what it takes (raw input cannot be fine-tuned).
+        run: from a case to its figures.
+        needs: what of `NEEDS` a subject must have; one without (raw input cannot be fine-tuned) is left out.
+        classes: samples must have labels.
         shared: the training split must have two classes or more, and the test split one of them.
         frozen: features are all that it sees of the subject.
         asked: it runs only when it is asked for.
@@ -64,38 +72,12 @@ class Protocol:
     name: str
     says: str
     cost: str
-    run: Callable[[Case], Outcome | None]
+    run: Callable[[Case], Outcome]
+    needs: str = ""
+    classes: bool = True
     shared: bool = True
     frozen: bool = True
     asked: bool = False
-
-
-@dataclass(frozen=True)
-class Record:
-    """One figure of one encoder.
-
-    Attributes:
-        protocol, metric: which figure; shares are in `[0, 1]`.
-        value: None where it is not defined.
-        encoder: `run`, `untrained` or `input`.
-        data, split: what it was measured on, and how train and test came about.
-        seed: of split and draws.
-        seconds: the protocol took on this encoder, for all its figures and without the features.
-        detail: settings and counts, and `deviation` where the value is a mean over draws.
-    """
-
-    protocol: str
-    metric: str
-    value: float | None
-    encoder: str
-    data: str
-    split: str
-    seed: int
-    seconds: float
-    detail: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _figures(case: Case) -> Outcome:
@@ -122,8 +104,19 @@ def _figures(case: Case) -> Outcome:
     return Outcome(values, detail)
 
 
-def _finetune(case: Case) -> Outcome | None:
-    return None if case.subject.tuning is None else finetune(case.subject.tuning, case.task, case.seed)
+def _finetune(case: Case) -> Outcome:
+    assert case.subject.tuning is not None
+    return finetune(case.subject.tuning, case.task, case.seed)
+
+
+def _captions(case: Case) -> Outcome:
+    assert case.subject.joint is not None
+    return captions(case.subject.joint, case.task)
+
+
+def _zero_shot(case: Case) -> Outcome:
+    assert case.subject.joint is not None
+    return zero_shot(case.subject.joint, case.task)
 
 
 PROTOCOLS = {
@@ -173,20 +166,49 @@ PROTOCOLS = {
             "What do the features say of themselves, without labels: rank, uniformity, and are two views of a sample found?",
             "one pass of the features and one of at most 1,000 second views",
             _figures,
+            classes=False,
             shared=False,
+        ),
+        Protocol(
+            "captions",
+            "Does a picture find its caption among all, and a caption its picture?",
+            "one more pass of the test pictures, one of their captions; picture x caption similarities, in blocks",
+            _captions,
+            needs="joint",
+            classes=False,
+            shared=False,
+            frozen=False,
+        ),
+        Protocol(
+            "zero-shot",
+            "Do the names of the classes alone tell them, with no label at all?",
+            "one more pass of the test pictures, one of four prompts a class",
+            _zero_shot,
+            needs="joint",
+            shared=False,
+            frozen=False,
+            asked=True,
         ),
         Protocol(
             "finetune",
             "How good does the encoder get when it is itself trained on the labels?",
             "20 passes of training: by far the dearest",
             _finetune,
+            needs="tuning",
             frozen=False,
             asked=True,
         ),
     )
 }
 
-DEFAULT = tuple(name for name, protocol in PROTOCOLS.items() if not protocol.asked)
+DEFAULT = tuple(name for name, protocol in PROTOCOLS.items() if not protocol.asked and not protocol.needs)
+"""What any encoder undergoes."""
+
+
+def usual(task: Task, captioned: bool) -> list[str]:
+    """The protocols that run where none is asked for; `captioned`: the run reads captions, and the samples have some."""
+    names = [*DEFAULT, "captions"] if captioned else DEFAULT
+    return [name for name in names if task.split.classes or not PROTOCOLS[name].classes]
 
 
 def run_protocols(names: Iterable[str], subjects: Mapping[str, Subject], task: Task, seed: int = 0) -> list[Record]:
@@ -208,27 +230,29 @@ def run_protocols(names: Iterable[str], subjects: Mapping[str, Subject], task: T
             class, or a protocol that none of the subjects can undergo.
     """
     protocols = [_protocol(name, task) for name in names]
+    for protocol in protocols:
+        if protocol.needs and all(getattr(subject, protocol.needs) is None for subject in subjects.values()):
+            raise TacitError(f"protocol '{protocol.name}' needs {NEEDS[protocol.needs]}, and there is none; leave it out")
     cases = {name: _case(name, subject, task, seed) for name, subject in subjects.items()}
     records = []
     for protocol in protocols:
-        before = len(records)
         for name, case in cases.items():
+            if protocol.needs and getattr(case.subject, protocol.needs) is None:
+                continue
             started = time.perf_counter()
             outcome = protocol.run(case)
-            if outcome is not None:
-                records += _records(protocol, name, case, outcome, time.perf_counter() - started)
-        if len(records) == before:
-            raise TacitError(
-                f"protocol '{protocol.name}' needs an encoder that can be trained, and there is none; leave it out"
-            )
+            records += _records(protocol, name, case, outcome, time.perf_counter() - started)
     return records
 
 
 def _protocol(name: str, task: Task) -> Protocol:
     protocol = PROTOCOLS[one_of("protocol", name, PROTOCOLS)]
+    if protocol.classes and not task.split.classes:
+        others = ", ".join(other.name for other in PROTOCOLS.values() if not other.classes)
+        raise TacitError(f"'{name}' needs labels and there are none; give a label column, or choose among {others}")
     train, test = task.split.train_y, task.split.test_y
     if protocol.shared and (len(train.unique()) < 2 or not torch.isin(test, train).any()):
-        others = ", ".join(other.name for other in PROTOCOLS.values() if not other.shared)
+        others = ", ".join(other.name for other in PROTOCOLS.values() if not other.shared and not other.needs)
         raise TacitError(
             f"'{name}' learns classes from the training split: it must have two or more, and the test split one of them; "
             f"mend the splits, or choose among {others}"
@@ -237,7 +261,7 @@ def _protocol(name: str, task: Task) -> Protocol:
 
 
 def _case(name: str, subject: Subject, task: Task, seed: int) -> Case:
-    features = extract(subject.encode, task.batches(task.split.ids))
+    features = extract(subject.encode, task.shown(task.split.ids))
     bad = int((~features.values.isfinite().all(dim=1)).sum())
     if bad:
         raise TacitError(
@@ -249,11 +273,16 @@ def _case(name: str, subject: Subject, task: Task, seed: int) -> Case:
 
 
 def _records(protocol: Protocol, encoder: str, case: Case, outcome: Outcome, seconds: float) -> list[Record]:
-    records, seen = [], {"features": case.subject.features} if protocol.frozen and case.subject.features else {}
+    records: list[Record] = []
+    seen: dict[str, Any] = {"features": case.subject.features} if protocol.frozen and case.subject.features else {}
+    if case.task.looks:
+        seen["looks"] = len(case.task.looks)
     for metric, value in outcome.values.items():
         detail = outcome.detail | seen
         if metric in outcome.deviations:
             detail["deviation"] = outcome.deviations[metric]
+        if metric in outcome.chances:
+            detail["chance"] = outcome.chances[metric]
         # JSON has no NaN: what is not defined is null.
         known = value if value == value else None
         records.append(

@@ -20,13 +20,24 @@ class Found:
 
     Attributes:
         ranks: int64 `[Q]`, how many candidates came before the best partner of each query: 0 is the first place.
+        right: int64 `[Q]`, how many candidates would have been right.
+        among: how many candidates there were.
     """
 
     ranks: Tensor
+    right: Tensor
+    among: int
 
     def at(self, depth: int) -> float:
         """Recall@depth: the share of queries with a partner among the first `depth`, in `[0, 1]`."""
         return float((self.ranks < depth).double().mean())
+
+    def chance(self, depth: int) -> float:
+        """Recall@depth of an order drawn blindly; depth / among where each query has one partner."""
+        missed = torch.ones(len(self.right), dtype=torch.float64)
+        for place in range(min(depth, self.among)):
+            missed *= ((self.among - place - self.right.cpu()) / (self.among - place)).clamp(min=0)
+        return float(1 - missed.mean())
 
     @property
     def mean_rank(self) -> float:
@@ -79,16 +90,21 @@ def recall(images: Tensor, captions: Tensor, owner: Tensor | None = None, wordin
     wording = torch.arange(count, device=device) if wording is None else wording.unique(return_inverse=True)[1]
     wordings = int(wording.max()) + 1
     images, captions = F.normalize(wide(images), dim=-1), F.normalize(wide(captions), dim=-1)
-    to_text, to_image = [], []
+    to_text, to_image, captions_right, images_right = [], [], [], []
     step = max(1, BLOCK // max(len(images), count))
     for block in torch.arange(len(images), device=device).split(step):
         mine = (owner >= block[0]) & (owner <= block[-1])
         says = torch.zeros(len(block), wordings, dtype=torch.bool, device=device)
         says[owner[mine] - block[0], wording[mine]] = True
         to_text.append(place_of_best(images[block] @ captions.T, says[:, wording]))
+        captions_right.append(says[:, wording].sum(dim=1))
     for block in torch.arange(count, device=device).split(step):
         row, caption = (wording[block][:, None] == wording).nonzero(as_tuple=True)
         right = torch.zeros(len(block), len(images), dtype=torch.bool, device=device)
         right[row, owner[caption]] = True
         to_image.append(place_of_best(captions[block] @ images.T, right))
-    return Found(torch.cat(to_text)), Found(torch.cat(to_image))
+        images_right.append(right.sum(dim=1))
+    return (
+        Found(torch.cat(to_text), torch.cat(captions_right), count),
+        Found(torch.cat(to_image), torch.cat(images_right), len(images)),
+    )

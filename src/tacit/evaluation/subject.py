@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from tacit.evaluation.features import Encode
 from tacit.nn.encoder import Encoder
@@ -26,6 +28,25 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """Two towers that end in one space.
+
+    Attributes:
+        pictures: from a batch to features `[B, D]` of its pictures.
+        words: from texts to rows of tokens, int64 `[B, C]`.
+        captions: from such rows to features `[B, D]`.
+    """
+
+    pictures: Encode
+    words: Callable[[Sequence[str]], Tensor]
+    captions: Callable[[Tensor], Tensor]
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Features of texts, `[B, D]`."""
+        return self.captions(self.words(texts))
+
+
+@dataclass(frozen=True)
 class Subject:
     """One encoder, or what stands for one.
 
@@ -33,6 +54,7 @@ class Subject:
         encode: from a batch to features `[B, D]`, of the view that evaluation sees.
         second: the same of another, drawn view of each sample; None where there is none to find.
         tuning: None where there is nothing to fine-tune.
+        joint: None where nothing was learned from captions.
         centred: protocols see the features without their mean over the training samples.
         components: linear classifiers see so many principal components of the standardised features, None for all.
         features: which of an encoder's outputs `encode` gives, for the record; empty where there is no encoder.
@@ -41,6 +63,7 @@ class Subject:
     encode: Encode
     second: Encode | None = None
     tuning: Tuning | None = None
+    joint: Joint | None = None
     centred: bool = False
     components: int | None = None
     features: str = ""

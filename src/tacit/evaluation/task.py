@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.data.store import Store
 from tacit.data.window import Window
-from tacit.evaluation.features import Split, split_labelled
+from tacit.evaluation.features import Split, split_labelled, split_unlabelled
 
 BATCH = 256
 
@@ -31,6 +31,7 @@ class Task:
         store: the samples decoded once, where that was done.
         side: what samples are decoded at where there is no store.
         window: which part of samples the encoder's views are made of; None for all of them.
+        looks: the parts that features are the mean over; with none, features are of the window.
         max_bad: a larger share of unreadable samples is an error.
     """
 
@@ -42,6 +43,7 @@ class Task:
     side: int | None = None
     max_bad: float = MAX_BAD
     window: Window | None = None
+    looks: Sequence[Window] = ()
 
     @classmethod
     def of(
@@ -54,28 +56,45 @@ class Task:
         seed: int = 0,
         max_bad: float = MAX_BAD,
         window: Window | None = None,
+        looks: Sequence[Window] = (),
+        unlabelled: bool = False,
     ) -> Task:
-        """A task by the collection's own labels, splits and groups. See `split_labelled`."""
+        """A task by the collection's own labels, splits and groups. See `split_labelled`.
+
+        With `unlabelled`, a collection without labels is no error, but a task without classes. See `split_unlabelled`.
+        """
 
         def column(name: str) -> list[str] | None:
             values = collection.index.strings(name)
             return None if values is None else values.tolist()
 
         labels = collection.labels
-        split = split_labelled(None if labels is None else labels.tolist(), column("split"), column("group"), seed)
-        return cls(name, collection, spec, split, store, side, max_bad, window)
+        if unlabelled and (labels is None or not any(labels.tolist())):
+            split = split_unlabelled(len(collection), column("split"))
+        else:
+            split = split_labelled(None if labels is None else labels.tolist(), column("split"), column("group"), seed)
+        return cls(name, collection, spec, split, store, side, max_bad, window, looks)
 
     def batches(self, ids: Tensor) -> Iterable[Batch]:
         """These samples once, in this order, without those that cannot be read."""
         return self._loader(ids, BATCH, 0, shuffle=False)
 
+    def shown(self, ids: Tensor) -> Iterable[Batch]:
+        """The same as features are taken of them: in several parts, where there are `looks`."""
+        if not self.looks:
+            return self.batches(ids)
+        parts = {f"look {place}": look for place, look in enumerate(self.looks)}
+        return self._loader(ids, -(-BATCH // len(parts)), 0, shuffle=False, windows=parts)
+
     def training(self, batch_size: int, seed: int) -> Loader:
         """The training samples, shuffled anew each epoch; a smaller batch where there are fewer samples."""
         return self._loader(self.split.train, min(batch_size, len(self.split.train)), seed, shuffle=True)
 
-    def _loader(self, ids: Tensor, batch_size: int, seed: int, shuffle: bool) -> Loader:
+    def _loader(
+        self, ids: Tensor, batch_size: int, seed: int, shuffle: bool, windows: Mapping[str, Window] | None = None
+    ) -> Loader:
         rows: np.ndarray = ids.numpy()
         return Loader(
             self.collection, self.store, rows, batch_size, seed, shuffle=shuffle, side=self.side, max_bad=self.max_bad,
-            windows=whole_or(self.window),
+            windows=windows or whole_or(self.window),
         )  # fmt: skip

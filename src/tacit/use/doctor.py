@@ -15,8 +15,10 @@ from tacit.data.spec import Spec
 from tacit.data.survey import Survey, survey
 from tacit.methods.registry import METHODS, method
 from tacit.train.machine import memory_megabytes, pick_device
-from tacit.train.pretrain import SMALLEST, Request, decide, training_part, trial_seconds
+from tacit.train.needs import Need
+from tacit.train.plan import SMALLEST, Found, Request, decide, first_plans, training_part
 from tacit.train.situation import Budget
+from tacit.train.trial import trial_seconds
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ def _cost(name: str, collection: Collection, spec: Spec, seen: Survey, device: t
         raise TacitError(f"it takes {' or '.join(chosen.kinds)}")
     if len(collection) < SMALLEST:
         raise TacitError(f"{len(collection)} samples are too few, it needs {SMALLEST} at the least")
-    request = Request(name, None, budget=Budget(steps=2000))
-    recipe = decide(chosen, request, collection, spec, seen, device, time.monotonic())
+    request, data = Request(name, None, budget=Budget(steps=2000)), Found(collection, spec, seen)
+    needs = {need: Need(plan.config, plan.words) for need, plan in first_plans(data, request).items()}
+    recipe = decide(data, request, device, time.monotonic(), needs)
     t = recipe.training
-    seconds = trial_seconds(chosen, recipe.options, t, collection, spec, device)
+    seconds = trial_seconds(chosen, recipe.options, t, collection, spec, device, needs)
     return Cost(t.encoder, t.size, t.batch, seconds * len(collection) / t.batch, memory_megabytes(device))

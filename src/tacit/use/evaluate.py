@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,15 +20,20 @@ from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch
+from tacit.data.text.wording import every_caption
+from tacit.evaluation.dense import DENSE, reader, run_dense
+from tacit.evaluation.dense_task import split_masked
 from tacit.evaluation.input import raw_input
-from tacit.evaluation.protocol import DEFAULT, Record, run_protocols
+from tacit.evaluation.protocol import PROTOCOLS, Record, run_protocols, usual
 from tacit.evaluation.readout import read_out
-from tacit.evaluation.subject import Subject, Tuning
+from tacit.evaluation.subject import Joint, Subject, Tuning
 from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
 from tacit.nn.norms import settled
 from tacit.use import artefacts
+from tacit.use.report_words import ENCODERS
 from tacit.use.run import OpenRun
+from tacit.use.towers import Towers
 from tacit.views.sight import sight
 
 SETTLING = 1024
@@ -49,7 +55,7 @@ def evaluate(
     Args:
         collection: labelled samples.
         name: what records and file call the data.
-        protocols: their names; all but fine-tuning by default.
+        protocols: their names; see `protocol.usual` for the default.
         baselines: `both` or `none`.
         seed: of splits and draws.
         features: which of the encoder's outputs; see `evaluation.readout`.
@@ -59,16 +65,44 @@ def evaluate(
     collection = collection.with_channels(run.spec.channels)
     path = run.folder.evaluations / f"{name}.json"
     files.try_writing(path)  # before it has taken long
-    how: dict[str, Any] = {"side": run.side(collection), "window": run.window, "max_bad": max_bad}
-    task = decoded_once(Task.of(name, collection, run.spec, seed=seed, **how))
-    subjects = {"run": subject(run, run.encoder, seed, features)}
+    if dense := [each for each in protocols or () if each in DENSE]:
+        samples = [one_of("protocol", each, (*PROTOCOLS, *DENSE)) for each in protocols or () if each not in DENSE]
+        records = evaluate_dense(run, collection, name, dense, baselines, seed, max_bad)
+        _keep(path, records)
+        return records + (evaluate(run, collection, name, samples, baselines, seed, features, max_bad) if samples else [])
+    towers = Towers(run) if run.folder.reader.is_file() else None
+    captioned = towers is not None and any(True for _ in every_caption(collection.index.table))
+    looks = sight(run.spec.kind).looks(run.spec, run.extent)
+    how: dict[str, Any] = {"side": run.side(collection), "window": run.window, "looks": looks, "max_bad": max_bad}
+    task = decoded_once(Task.of(name, collection, run.spec, seed=seed, unlabelled=captioned, **how))
+    subjects = {"run": subject(run, run.encoder, seed, features, towers and towers.trained())}
     if baselines == "both":
-        subjects |= {"untrained": subject(run, untrained(run, task), seed, features), "input": raw_input(run.spec, seed)}
-    records = run_protocols(protocols or DEFAULT, subjects, task, seed)
+        before = untrained(run, task)
+        subjects["untrained"] = subject(run, before, seed, features, towers and towers.untrained(before))
+        subjects["input"] = raw_input(run.spec, seed)
+    records = run_protocols(protocols or usual(task, captioned), subjects, task, seed)
+    _keep(path, records)
+    return records
+
+
+def evaluate_dense(
+    run: OpenRun, collection: Collection, name: str, protocols: Sequence[str], baselines: str, seed: int, max_bad: float
+) -> list[Record]:
+    """The protocols that judge by labels of points, pixels or voxels, with the arguments of `evaluate`."""
+    split, side = split_masked(collection, seed), run.side(collection)
+    readers = {"run": reader(run.encoder, run.spec, run.extent)}
+    task = decoded_once(Task(name, collection, run.spec, split, side=side, max_bad=max_bad, window=run.window))
+    if baselines == "both":
+        readers["untrained"] = reader(untrained(run, task), run.spec, run.extent)
+        readers["input"] = reader(run.encoder, run.spec, run.extent, raw=True)
+    return run_dense(protocols, readers, task, seed)
+
+
+def _keep(path: Path, records: Sequence[Record]) -> None:
+    """Beside those of other protocols; what these protocols said before is forgotten."""
     asked = {record.protocol for record in records}
     earlier = [record for record in artefacts.records(path) if record["protocol"] not in asked]
     files.write_json(path, [*earlier, *(record.to_dict() for record in records)])
-    return records
 
 
 def decoded_once(task: Task) -> Task:
@@ -83,13 +117,13 @@ def decoded_once(task: Task) -> Task:
 def untrained(run: OpenRun, task: Task) -> Encoder:
     """A run's encoder before training, its batch statistics settled on the training samples: an honest baseline has no less.
 
-    They would have settled so if training had moved no weight.
+    They would have settled so if training had moved no weight. Where there are no labels to learn from, any samples do.
     """
-    train = task.split.train
-    return settled(run.untrained, map(run.seen, task.batches(train[:: -(-len(train) // SETTLING) or 1])))
+    rows = task.split.train if len(task.split.train) else task.split.test
+    return settled(run.untrained, map(run.seen, task.batches(rows[:: -(-len(rows) // SETTLING)])))
 
 
-def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled") -> Subject:
+def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled", joint: Joint | None = None) -> Subject:
     """An encoder that sees what the run's own sees, for the protocols."""
     shown = sight(run.spec.kind)
     probe = shown.crops(run.extent)
@@ -102,23 +136,27 @@ def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled")
     # The run knows whether a mirror image means the same; where its method does not mirror at all, nobody has said so.
     mirrored = float(run.folder.read_config()["method"].get("flip", 0.0))
     tuning = Tuning(lambda: copy.deepcopy(encoder), shown.tuning(run.extent, mirrored), run.still)
-    return Subject(run.encode(features, encoder), second, tuning, features=features)
+    return Subject(run.encode(features, encoder), second, tuning, joint, features=features)
 
 
 def table(records: Sequence[Record]) -> Table:
-    """The main figures of every protocol: one row each, one column an encoder, the best in bold."""
+    """The figures of every protocol: one row each, one column an encoder, of shares the best in bold; chance where known."""
     shown: dict[tuple[str, str], dict[str, float | None]] = {}
     for record in records:
-        shown.setdefault((record.protocol, record.metric), {})[record.encoder] = record.value
-    encoders: list[Any] = [name for name in ("run", "untrained", "input") if any(name in row for row in shown.values())]
-    out = Table("protocol", "figure", *encoders)
+        row = shown.setdefault((record.protocol, record.metric), {})
+        row[record.encoder] = record.value
+        if "chance" in record.detail:
+            row["chance"] = record.detail["chance"]
+    columns: list[Any] = [name for name in (*ENCODERS, "chance") if any(name in row for row in shown.values())]
+    out = Table("protocol", "figure", *columns)
     for (protocol, metric), row in shown.items():
-        values = [value for value in row.values() if value is not None]
+        share = protocol != "figures" and not metric.startswith(("mean_rank", "median_rank"))
+        best = max((value for name in ENCODERS if (value := row.get(name)) is not None), default=None)
         cells = []
-        for name in encoders:
+        for name in columns:
             value = row.get(name)
-            text = "" if value is None else f"{value:.1%}" if protocol != "figures" else f"{value:.3g}"
-            best = protocol != "figures" and value is not None and value == max(values)
-            cells.append(f"[bold]{text}[/bold]" if best else text)
+            text = "" if value is None else f"{value:.1%}" if share else f"{value:.3g}"
+            bold = share and name in ENCODERS and value is not None and value == best
+            cells.append(f"[bold]{text}[/bold]" if bold else text)
         out.add_row(protocol, metric, *cells)
     return out

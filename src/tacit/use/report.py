@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tacit.core.errors import TacitError, said
 from tacit.core.files import opened, read_text, write_bytes
 from tacit.train.folder import RunFolder, read_table
 from tacit.use import artefacts
+
+if TYPE_CHECKING:
+    from tacit.use.report_samples import Sample
 
 OTHER_FOLDERS = re.compile(r"(?<![\w.:/~<-])/(?:[\w.@+=,%-]+/)+")
 """The folders of an absolute path, unless their names hold spaces."""
@@ -134,11 +137,11 @@ class ReportContent:
         )
 
 
-def render(content: ReportContent, path: str | os.PathLike[str]) -> None:
-    """Write the report as one self-contained HTML page under 6 MB, atomically."""
+def render(content: ReportContent, path: str | os.PathLike[str], samples: Sequence[Sample] = ()) -> None:
+    """Write the report as one self-contained HTML page under 6 MB, atomically; `samples` are shown one by one."""
     from tacit.use.report_page import page
 
-    write_bytes(path, page(content))
+    write_bytes(path, page(content, samples))
 
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:

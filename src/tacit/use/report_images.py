@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from tacit.core.errors import TacitError, said
 
-MAP_BYTES, PICTURE_BYTES, NEIGHBOUR_BYTES = 2_800_000, 1_400_000, 400_000
+MAP_BYTES, PICTURE_BYTES, NEIGHBOUR_BYTES, SAMPLE_BYTES = 2_800_000, 1_400_000, 400_000, 500_000
 """What each sort of picture may take of the page's 6 MB; the rest is for words and numbers."""
 
 LARGEST = 50_000_000
@@ -74,14 +74,14 @@ def sheets(thumbnails: Sequence[bytes]) -> Sheets:
     return Sheets(pictures, *_tiling(level, largest))
 
 
-def enlarged(pictures: Sequence[bytes]) -> list[Shown]:
-    """The method's own pictures."""
+def enlarged(pictures: Sequence[bytes], budget: int = PICTURE_BYTES) -> list[Shown]:
+    """The method's own pictures, or those of single samples."""
 
     def make(level: Level) -> list[tuple[Image.Image, str]]:
         images = [_shrunk(picture, level.side) for picture in pictures]
         return [(image, _data(image, level)) for image in images]
 
-    made = _within(PICTURE_BYTES, PICTURES, make, lambda pair: len(pair[1]))[1]
+    made = _within(budget, PICTURES, make, lambda pair: len(pair[1]))[1]
     zooms = [max(1, min(4, 1000 // image.width, 480 // image.height)) for image, _ in made]
     return [Shown(src, image.width * zoom, image.height * zoom, zoom) for (image, src), zoom in zip(made, zooms, strict=True)]
 

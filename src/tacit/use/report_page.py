@@ -17,9 +17,10 @@ from markupsafe import Markup, escape
 from tacit.core.errors import TacitError
 from tacit.use.report import Map, ReportContent, Setting
 from tacit.use.report_curves import MAIN, Chart, main_charts, more_charts, speed_charts
-from tacit.use.report_images import enlarged, sheets, small
+from tacit.use.report_images import SAMPLE_BYTES, enlarged, sheets, small
+from tacit.use.report_samples import Sample
 from tacit.use.report_table import evaluations
-from tacit.use.report_words import ENCODERS, HEADLINES, NO_HEADLINE, figure, meaning, number, percent
+from tacit.use.report_words import ENCODERS, HEADLINES, NO_HEADLINE, SAMPLES, figure, meaning, number, percent
 
 LIMIT = 6_000_000
 """Bytes that a page stays under."""
@@ -27,9 +28,9 @@ LIMIT = 6_000_000
 SKIPPED_SHOWN, PICTURES_SHOWN, NEIGHBOURS_SHOWN, CHARTS_SHOWN = 200, 24, 16, 40
 
 
-def page(content: ReportContent) -> bytes:
-    """The report's page, UTF-8."""
-    shown = _shown(content)
+def page(content: ReportContent, samples: Sequence[Sample] = ()) -> bytes:
+    """The report's page, UTF-8; `samples` are shown one by one."""
+    shown = _shown(content) | _single(content, samples)
     html = document("report.html.j2", shown, shown["all_charts"])
     if len(html) >= LIMIT:
         raise TacitError(f"the report would be {len(html):,} bytes; under {LIMIT:,} was expected")
@@ -43,7 +44,8 @@ def document(template: str, values: Mapping[str, Any], drawn: Sequence[Chart]) -
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    data = _json({"charts": [chart.to_dict() for chart in drawn], "map": values.get("map_data")})
+    charts = [chart.to_dict() for chart in drawn]
+    data = _json({"charts": charts, "map": values.get("map_data"), "clouds": values.get("clouds", [])})
     inlined = {"style": Markup(style), "script": Markup(script), "data": data, "policy": policy}
     html = _templates().get_template(template).render(**values, **inlined)
     return html.encode(errors="backslashreplace")  # A file name need not be Unicode.
@@ -75,6 +77,18 @@ def _shown(content: ReportContent) -> dict[str, Any]:
         "map_data": map_data,
         "sheets": tiled,
         "environment": {name: str(value)[:300] for name, value in content.environment.items()},
+    }
+
+
+def _single(content: ReportContent, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Single samples with their pictures, and the points of those that turn."""
+    pictures = enlarged([sample.picture for sample in samples], SAMPLE_BYTES)
+    clouds = [sample.cloud for sample in samples if sample.cloud is not None]
+    kind = next((setting.value for setting in content.settings if setting.name == "data.kind"), "")
+    return {
+        "samples": list(zip(samples, pictures, strict=True)),
+        "samples_say": SAMPLES.get(kind, ""),
+        "clouds": [{"points": base64.b64encode(c.points.tobytes()).decode(), "valued": c.valued} for c in clouds],
     }
 
 
@@ -186,7 +200,7 @@ def _hash(text: str) -> str:
 def _script() -> str:
     """The plotting library with its licence, then our scripts."""
     licence = f"/*\n{_asset('vendor/uplot/LICENSE')}\n*/\n"
-    return licence + "\n".join(map(_asset, ("vendor/uplot/uPlot.iife.min.js", "curves.js", "map.js")))
+    return licence + "\n".join(map(_asset, ("vendor/uplot/uPlot.iife.min.js", "curves.js", "map.js", "clouds.js")))
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tacit.evaluation.dense import DENSE
 from tacit.evaluation.protocol import PROTOCOLS
 from tacit.use.report_words import ENCODERS, MEANINGS, direction, is_share, metric_words, number, percent, with_minus
 
@@ -60,7 +61,8 @@ class Evaluations:
     @property
     def questions(self) -> Mapping[str, str]:
         """What each protocol asks, as far as it is known."""
-        return {name: PROTOCOLS[name].says if name in PROTOCOLS else "" for name in self.protocols}
+        known = {**PROTOCOLS, **DENSE}
+        return {name: known[name].says if name in known else "" for name in self.protocols}
 
 
 def evaluations(records: Sequence[Mapping[str, Any]]) -> Evaluations:
@@ -120,7 +122,9 @@ def _row(metric: str, data: str, group: Mapping[str, Sequence[Mapping[str, Any]]
     difference = "" if gain is None else with_minus(f"{gain:+.1f} points" if share else f"{gain:+.3g}")
     seeds = max(map(len, values.values()), default=0)
     ahead = None if gain is None else gain > 0
-    return Row(metric_words(metric), data, cells, difference, ahead, metric not in MEANINGS, seeds)
+    chance = next((r["detail"]["chance"] for own in group.values() for r in own if "chance" in (r.get("detail") or {})), None)
+    words = metric_words(metric) + ("" if chance is None else f" (chance {percent(chance)})")
+    return Row(words, data, cells, difference, ahead, metric not in MEANINGS, seeds)
 
 
 def _deviation(records: Sequence[Mapping[str, Any]]) -> float | None:

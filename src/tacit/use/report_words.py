@@ -73,6 +73,15 @@ MEANINGS = {
 NOTHING = "\N{EN DASH}"
 """What stands where there is no figure."""
 
+SAMPLES = {
+    "channels": "Each channel is a grey picture of its own.",
+    "pair": "A picture, and what is said of it.",
+    "points": "From above and from the side, brighter where points lie close. Drag a cloud to turn it, or use the arrow keys.",
+    "video": "Its first, middle and last frame.",
+    "volume": "Slices through the middle: from above, from the front and from the side; up and the front are above.",
+}
+"""What the picture of a sample shows, by kind, where that is not plain."""
+
 ENCODERS = {"run": "this run", "untrained": "untrained", "input": "raw input"}
 """The three that every figure is told for, in the order of the page."""
 
@@ -119,7 +128,8 @@ def direction(metric: str) -> int:
     """1 where more is better, -1 where less is, 0 where neither."""
     if metric in MEANINGS:
         return int(MEANINGS[metric].better)
-    return -1 if metric.lower().endswith(("loss", "error", "distance", "mse")) else 1
+    worse = metric.lower().endswith(("loss", "error", "distance", "mse")) or metric.startswith(("mean_rank", "median_rank"))
+    return -1 if worse else 1
 
 
 def number(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from tacit.data.kinds.kind import thumbnail
 from tacit.evaluation.features import extract
 from tacit.use.report import ReportContent, render
-from tacit.use.report_samples import map_of, neighbours_of, rows_to_show
+from tacit.use.report_samples import map_of, neighbours_of, rows_to_show, samples_of
 from tacit.use.run import OpenRun
 
 THUMBNAIL = 112
@@ -32,5 +32,5 @@ def report(run: OpenRun, path: Path | None = None) -> Path:
     paths = [collection.index.names[row] for row in ids]
     content.map = map_of(vectors, thumbnails, paths, names, run.seed)
     content.neighbours = neighbours_of(vectors, thumbnails, paths, names, run.seed)
-    render(content, path)
+    render(content, path, samples_of(collection, ids, run.spec, run.seed))
     return path

@@ -1,95 +1,53 @@
-"""Which frames of a video a clip shows, from given uniforms, and clips at two speeds. Numbers are counted from 0.
-
-Frame counts are int64 `[B]`, one for each video; indices come out as int64.
-"""
+"""Clips of films: several evenly spread over one, to evaluate, and clips at two speeds. Numbers are counted from 0."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
-# Windows of a length in seconds (MAE-ST) ------------------------------------------------------------------------------
+from tacit.data.window import Clip
 
 
-def clip_span(rate: float, size: int, target_fps: float, fps: Tensor) -> Tensor:
-    """How many frames of its source a clip spans: `rate * size / target_fps * fps`, float64 `[B]`.
+@dataclass(frozen=True)
+class EvenClip:
+    """One of several clips that are evenly spread over a film (RSPNet); a single one lies in the middle. Nothing is drawn.
 
-    Args:
-        rate: the clip takes every `rate`-th frame at the target speed.
-        size: frames of the clip.
-        target_fps: the target speed in frames per second.
-        fps: `[B]`, frames per second of each video.
+    What is too short for a clip begins again, or is sampled evenly, as `Clip` has it: then all of them show the same.
+
+    Attributes:
+        frames: of a clip.
+        stride: distance from one to the next, in frames of the film.
+        clips: how many there are.
+        place: which of them this is, from 0.
     """
-    return rate * size / target_fps * fps.double()
+
+    frames: int
+    stride: int
+    clips: int
+    place: int
+    drawn = 0
+
+    def __call__(self, extent: Sequence[int], drawn: Sequence[float]) -> tuple[np.ndarray, ...]:  # noqa: ARG002
+        last = last_start(extent[0], self.frames, self.stride)
+        # Halves go to the even one.
+        start = last // 2 if self.clips == 1 else round(self.place * last / (self.clips - 1))
+        # In the middle of those draws that begin there.
+        return Clip(self.frames, self.stride, loops=True)(extent, [(start + 0.5) / (last + 1)])
 
 
-def window_starts(frames: Tensor, span: Tensor, uniform: Tensor) -> Tensor:
-    """Where a window begins, anywhere at random: `uniform * max(F - span, 0)`, float64 `[B]`, in frames."""
-    return uniform.double() * (frames - span).clamp(min=0)
+def last_start(there: int, frames: int, stride: int) -> int:
+    """The last frame of a film of `there` at which a clip can begin; 0 where the film is shorter."""
+    return max(there - (frames - 1) * stride - 1, 0)
 
 
-def even_window_starts(frames: Tensor, span: Tensor, clips: int) -> Tensor:
-    """float64 `[B, clips]`: evenly from the first frame on; a single window lies in the middle."""
-    room = (frames - span).clamp(min=0)
-    if clips == 1:
-        return (room / 2).floor()[:, None]
-    return (room / (clips - 1)).floor()[:, None] * torch.arange(clips, device=frames.device)
-
-
-def window(frames: Tensor, starts: Tensor, span: Tensor, size: int) -> Tensor:
-    """The frames of windows, `size` of them evenly from `start` to `start + span - 1`: `[B, size]`.
-
-    What lies beyond the video is its last frame, and fractions are cut off.
-    """
-    steps = torch.arange(size, device=frames.device)
-    places = starts[:, None] + (span - 1)[:, None] * steps / max(size - 1, 1)  # in this order whole numbers stay whole
-    return torch.minimum(places.clamp(min=0), frames[:, None] - 1).long()
-
-
-# Consecutive frames (RSPNet) ------------------------------------------------------------------------------------------
-
-
-def temporal_crop(frames: Tensor, size: int, stride: int, uniform: Tensor) -> Tensor:
-    """`size` frames with a stride from a random start, every possible one alike: `[B, size]`.
-
-    A video of at most `size` frames is looped; one that is longer, but shorter than the crop, is sampled evenly.
-
-    Args:
-        frames: F.
-        size, stride: of the clip.
-        uniform: `[B]`, in `[0, 1)`.
-    """
-    starts = (uniform.double() * (last_start(frames, size, stride) + 1)).long()
-    return _from(frames, starts[:, None], size, stride)[:, 0]
-
-
-def even_crops(frames: Tensor, size: int, stride: int, clips: int) -> Tensor:
-    """The same with `clips` evenly spaced starts, to evaluate: `[B, clips, size]`; a single one lies in the middle."""
-    last = last_start(frames, size, stride)
-    starts = last[:, None] // 2 if clips == 1 else _evenly(last, clips)
-    return _from(frames, starts, size, stride)
-
-
-def last_start(frames: Tensor, size: int, stride: int) -> Tensor:
-    """The last frame at which such a crop can begin, `[B]`; 0 where the video is shorter than the crop."""
-    return (frames - (size - 1) * stride - 1).clamp(min=0)
-
-
-def _from(frames: Tensor, starts: Tensor, size: int, stride: int) -> Tensor:
-    """Crops `[B, clips, size]` from starts `[B, clips]`, or what stands for them in videos that are too short."""
-    steps = torch.arange(size, device=frames.device)
-    looped, spread = (steps % frames[:, None])[:, None], _evenly(frames - 1, size)[:, None]
-    short = torch.where((frames <= size)[:, None, None], looped, spread)
-    fits = frames > (size - 1) * stride
-    return torch.where(fits[:, None, None], starts[..., None] + stride * steps, short)
-
-
-def _evenly(last: Tensor, count: int) -> Tensor:
-    """Whole numbers `[B, count]` evenly from 0 to `last`, halves to the even one."""
-    return (torch.arange(count, device=last.device) * last[:, None].double() / max(count - 1, 1)).round().long()
-
-
-# Two speeds of one video (RSPNet) -------------------------------------------------------------------------------------
+def even_clips(there: int, frames: int, stride: int, most: int) -> list[EvenClip]:
+    """The clips that stand for a film of `there` frames: at most so many, and no more than there are different ones."""
+    clips = min(most, last_start(there, frames, stride) + 1)
+    return [EvenClip(frames, stride, clips, place) for place in range(clips)]
 
 
 def fast_ones(permutation: Tensor, share: float) -> Tensor:

@@ -32,6 +32,10 @@ class Sight(Protocol):
         """Which part of a sample the views below are made of; None for all of it."""
         ...
 
+    def looks(self, spec: Spec, extent: Sequence[int]) -> Sequence[Window]:
+        """Parts of a sample, each seen by `still`, that its features are the mean over in evaluation; none where one does."""
+        ...
+
     def still(self, extent: Sequence[int]) -> View:
         """What evaluation and embedding see: the same for a sample every time."""
         ...

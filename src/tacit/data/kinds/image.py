@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from tacit.data.kinds.formats import pillow, png, tiff
-from tacit.data.kinds.kind import Form, Sniffed
+from tacit.data.kinds.formats.content import as_labels
+from tacit.data.kinds.kind import Form, Sniffed, empty_and_alike
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.window import Part, cut
 
@@ -29,6 +30,7 @@ default_encoder = "resnet18"
 channel_names = ("red", "green", "blue")
 pixels = slice(0, 2)
 glance = None
+gather = traits = None
 together = frozenset()
 seeks = False
 
@@ -94,6 +96,22 @@ def decode(
     return decoded if part is None else cut(decoded, part(decoded.shape[:2]))
 
 
+def mask(
+    payload: Payload,
+    form: Form | None = None,
+    side: int | None = None,
+    name: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    part: Part | None = None,
+) -> np.ndarray:
+    """From a picture whose grey values, or places in its palette, are the classes of its pixels."""
+    labels = _guarded(lambda: _labels(payload, name, limits))
+    extent = _shrunk(labels.shape, form, side)
+    places = [np.arange(out) for out in extent] if part is None else part(extent)
+    near = [((at + 0.5) * (there / out)).astype(np.int64) for there, out, at in zip(labels.shape, extent, places, strict=True)]
+    return cut(labels, near)
+
+
 def picture(sample: np.ndarray) -> np.ndarray:
     return sample
 
@@ -109,11 +127,7 @@ def checks(survey: Survey) -> list[str]:
         found.append(
             f"{survey.dtype} values are kept: {survey.low:g} to {survey.high:g} (percentiles 0.1 and 99.9) mean 0 to 1"
         )
-    if survey.constant > 0.01:
-        found.append(f"{survey.constant:.1%} of the pictures have one value everywhere: nothing can be learned from them")
-    if survey.duplicates > 0.05:
-        found.append(f"{survey.duplicates:.1%} have a near-duplicate: methods that contrast samples would push copies apart")
-    return found
+    return found + empty_and_alike(survey, "pictures")
 
 
 def _guarded(work: Callable[[], Result]) -> Result:
@@ -157,13 +171,7 @@ def _decode(payload: Payload, wanted: Form | None, side: int | None, name: str, 
     found, read = _opened(payload, name, limits)
     if wanted is not None:
         _refuse_mismatch(found, wanted)
-    height, width = found.extent
-    shorter, longer = min(height, width), max(height, width)
-    if side is not None:
-        scale = min(1.0, side / shorter, LONGEST * side / longer)
-    else:
-        scale = min(1.0, LONGEST * max(wanted.extent) / longer) if wanted is not None else 1.0
-    extent = (max(1, round(height * scale)), max(1, round(width * scale)))
+    extent = _shrunk(found.extent, wanted, side)
     array = read(extent)
     array = array * np.uint8(255) if array.dtype == bool else array.astype(_kept(array.dtype), copy=False)
     if array.dtype == np.float32 and not np.isfinite(array).all():
@@ -175,6 +183,30 @@ def _decode(payload: Payload, wanted: Form | None, side: int | None, name: str, 
     if wanted.dtype == "uint16" and array.dtype == np.uint8:
         array = array.astype(np.uint16) * np.uint16(257)
     return np.repeat(array, wanted.channels, axis=2) if array.shape[2] != wanted.channels else array
+
+
+def _shrunk(extent: Sequence[int], wanted: Form | None, side: int | None) -> tuple[int, int]:
+    """The height and width that a picture of this extent is decoded at."""
+    height, width = extent
+    shorter, longer = min(height, width), max(height, width)
+    if side is not None:
+        scale = min(1.0, side / shorter, LONGEST * side / longer)
+    else:
+        scale = min(1.0, LONGEST * max(wanted.extent) / longer) if wanted is not None else 1.0
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _labels(payload: Payload, name: str, limits: Limits) -> np.ndarray:
+    """Numbers of classes `[H, W]`, those of a palette unresolved."""
+    if isinstance(payload, np.ndarray):
+        return as_labels(payload)
+    picture = pillow.opened(payload.read_bytes() if isinstance(payload, Path) else payload, _extension(name), limits)
+    if math.prod(picture.size) > limits.pixels:
+        raise Unreadable(f"more than the limit of {limits.pixels:,} pixels")
+    labels = np.asarray(picture)
+    if labels.ndim != 2:
+        raise Unreadable(f"a mask of {labels.shape[2]} channels: grey values or a palette were expected, one for each class")
+    return as_labels(labels)
 
 
 def _refuse_mismatch(found: Form, wanted: Form) -> None:
@@ -205,7 +237,7 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
     return array.transpose(1, 2, 0) if first <= MOST_CHANNELS and first < min(middle, last) else array
 
 
-def reduced(array: np.ndarray, extent: tuple[int, int]) -> np.ndarray:
+def reduced(array: np.ndarray, extent: Sequence[int]) -> np.ndarray:
     """`[H, W, C]` at another height and width, channel by channel, in floats; never beyond the values that were there."""
     size = (extent[1], extent[0])
     planes = [

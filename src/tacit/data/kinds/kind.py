@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 KINDS = {
     "channels": "tacit.data.kinds.channels",
+    "video": "tacit.data.kinds.video",
     "image": "tacit.data.kinds.image",
     "pair": "tacit.data.kinds.pair",
     "points": "tacit.data.kinds.points",
-    "video": "tacit.data.kinds.video",
     "volume": "tacit.data.kinds.volume",
 }
 
@@ -38,7 +38,7 @@ ALSO = {"channels": "image", "pair": "image"}
 GLANCED_AT = 8
 """So many files are looked at where names leave the kind open, none of them larger than `GLANCE` allows."""
 
-GLANCE = Limits(file_bytes=1 << 26)
+GLANCE = Limits(file_bytes=1 << 26, whole=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Form:
         extent: height and width (for volumes also depth, first), in pixels.
         spacing: millimetres between pixels along each axis; empty where nobody says.
         names: of the channels, where they say what they are.
+        rate: frames per second; 0 where nobody says, as for a whole collection.
+        axes: where the axes of a volume's file point, as `LPS`; empty where nobody says.
     """
 
     channels: int
@@ -58,6 +60,8 @@ class Form:
     extent: tuple[int, ...]
     spacing: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    rate: float = field(default=0.0, compare=False)
+    axes: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class Kind(Protocol):
     """Which axes of an extent are lengths in pixels, that decoding may shrink together: not frames, nor points."""
     together: frozenset[str]
     """Extensions of files that make up one sample with all others like them in their folder."""
+    gather: Callable[[Sequence[str], Payload], Sequence[str | None]] | None
+    """From the paths of files on this machine, and one of the files, to the sample that each is part of: equal strings are one
+    sample, None lies beside samples. Without this, every file is a sample."""
     seeks: bool
     """Whether samples are read in parts: a local file is then handed over by its path."""
     glance: Window | None
@@ -115,9 +122,17 @@ class Kind(Protocol):
         """
         ...
 
+    mask: Callable[..., np.ndarray] | None
+    """Labels of a sample's places from a file of them, int64 `[*extent]`; with the arguments of `decode`, those of the places
+    that it gives, each from the nearest in the file. None where no such labels are known."""
+
     def picture(self, sample: np.ndarray) -> np.ndarray:
         """A decoded sample as one picture `[H, W, C]` in the same units: for thumbnails, and to tell near-duplicates by."""
         ...
+
+    traits: Callable[[Form, np.ndarray, Form], dict[str, str]] | None
+    """What `checks` want to know of every single sample, from its own form, what `glance` shows of it and the form of all:
+    a few words by the name of the trait. None where there is nothing."""
 
     def checks(self, survey: Survey) -> list[str]:
         """What `tacit doctor` should tell the owner of such data, one line each."""
@@ -159,6 +174,31 @@ def useful_side(kind: str, view: int, extent: Sequence[int]) -> int | None:
     return side if min(sides(kind, extent), default=0) > side else None
 
 
+def empty_and_alike(survey: Survey, what: str) -> list[str]:
+    """What `checks` of any kind have to say of samples without content and of copies; `what` samples are called."""
+    found = []
+    if survey.constant > 0.01:
+        found.append(f"{survey.constant:.1%} of the {what} have one value everywhere: nothing can be learned from them")
+    if survey.duplicates > 0.05:
+        found.append(f"{survey.duplicates:.1%} have a near-duplicate: methods that contrast samples would push copies apart")
+    return found
+
+
+def differ(survey: Survey, trait: str, what: str) -> str:
+    """A line that says which values of a trait there are, and which files have the rarer ones; empty where there is one."""
+    files = sorted(survey.traits.get(trait, {}).items(), key=lambda item: (-len(item[1]), item[0]))
+    if len(files) < 2:
+        return ""
+    rare = [f"{value} ({named(paths)})" for value, paths in files[1:4]]
+    more = f" and {len(files) - 4} more" if len(files) > 4 else ""
+    return f"{what} differ: {files[0][0]} ({len(files[0][1])} of them), {', '.join(rare)}{more}"
+
+
+def named(paths: Sequence[str]) -> str:
+    """Files by name, the first few of them."""
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
+
+
 def thumbnail(kind: Kind, sample: np.ndarray, side: int, low: float = 0.0, high: float = 255.0) -> bytes:
     """A decoded sample as a small PNG; `low` and `high` are the values shown as black and white."""
     picture = kind.picture(sample)
@@ -186,21 +226,23 @@ def recognised(names: Sequence[str], read: Callable[[int, Limits], Payload]) -> 
         read: gives the sample of the name at that place; may raise `Unreadable`.
     """
     kinds = [kind_named(kind) for kind in KINDS]
-    extensions = {kind.extensions() for kind in kinds}
+    judged = [(kind, kind.sniff(names, None)) for kind in kinds]
+    extensions = {kind.extensions() for kind, sniffed in judged if sniffed.certainty > 0}
     open_to = [sum(Path(name).suffix.lower() in each for each in extensions) for name in names]
     contested = [place for place, count in enumerate(open_to) if count > 1]
-    judged = [(kind, kind.sniff(names, None)) for kind in kinds]
     for place in contested[:: -(-len(contested) // GLANCED_AT) or 1]:
         try:
             first = read(place, GLANCE)
-        except Unreadable:
+            if isinstance(first, Path) and first.stat().st_size > GLANCE.file_bytes:
+                continue
+        except (Unreadable, OSError):
             continue
         judged += [(kind, kind.sniff(names, first)) for kind in kinds]
     return _surest(judged)
 
 
 def _surest(judged: Sequence[tuple[Kind, Sniffed]]) -> tuple[Kind | None, str]:
-    """Of two that are as sure, the one that stands first in `KINDS`: what sees channels in a file knows more than its name."""
+    """Of two that are as sure, the one that stands first in `KINDS`: what looks into files knows more than names."""
     order = list(KINDS)
     kind, best = max(judged, key=lambda pair: (pair[1].certainty, -order.index(pair[0].name)))
     return (kind, best.why) if best.certainty > 0 else (None, best.why)

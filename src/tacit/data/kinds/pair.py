@@ -16,11 +16,14 @@ from tacit.data.kinds.image import (
     decode,
     extensions,
     form,
+    gather,
     glance,
+    mask,
     picture,
     pixels,
     seeks,
     together,
+    traits,
 )
 from tacit.data.kinds.kind import Sniffed
 from tacit.data.payload import Payload
@@ -28,7 +31,21 @@ from tacit.data.payload import Payload
 if TYPE_CHECKING:
     from tacit.data.survey import Survey
 
-__all__ = ["agree", "channel_names", "decode", "extensions", "form", "glance", "picture", "pixels", "seeks", "together"]
+__all__ = [
+    "agree",
+    "channel_names",
+    "decode",
+    "extensions",
+    "form",
+    "gather",
+    "glance",
+    "mask",
+    "picture",
+    "pixels",
+    "seeks",
+    "together",
+    "traits",
+]
 
 name = "pair"
 default_encoder = "clip-vit-micro/8"

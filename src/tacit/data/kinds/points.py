@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tacit.data.kinds.formats import clouds
-from tacit.data.kinds.formats.content import DEFAULT_LIMITS, guarded, kept
-from tacit.data.kinds.kind import Form, Sniffed
+from tacit.data.kinds.formats import clouds, npy
+from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_labels, guarded, kept, length, opened
+from tacit.data.kinds.kind import Form, Sniffed, empty_and_alike
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.window import Part, Spread, cut
 
@@ -22,6 +22,7 @@ name = "points"
 default_encoder = "point-vit-micro"
 channel_names = ("x", "y", "z")
 pixels = slice(0, 0)
+gather = traits = None
 together = frozenset()
 seeks = False
 glance = Spread(8192)
@@ -104,6 +105,26 @@ def decode(
     return points
 
 
+@guarded
+def mask(
+    payload: Payload,
+    form: Form | None = None,
+    side: int | None = None,
+    name: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    part: Part | None = None,
+) -> np.ndarray:
+    """From a `.npy` or `.npz` with one number for each point, in the order of the cloud's file."""
+    if isinstance(payload, np.ndarray):
+        labels = as_labels(payload)
+    else:
+        with opened(payload) as file:
+            labels = as_labels(npy.only(file, length(file), limits))
+    if labels.ndim != 1:
+        raise Unreadable(f"labels of shape {labels.shape}: one for each point was expected")
+    return labels if part is None else cut(labels, part(labels.shape))
+
+
 def picture(sample: np.ndarray) -> np.ndarray:
     """From above and from the side, next to each other: how many points there are, in steps that the eye takes for even.
 
@@ -131,9 +152,7 @@ def checks(survey: Survey) -> list[str]:
         found.append(f"the smallest cloud has {smallest} point(s): too few to hide a part of it")
     if max(abs(mean) for mean in survey.mean[:3]) > FAR * max(survey.std[:3]):
         found.append("the points lie far from the origin for their size, and float32 blurs them: subtract an offset from all")
-    if survey.duplicates > 0.05:
-        found.append(f"{survey.duplicates:.1%} have a near-duplicate: methods that contrast samples would push copies apart")
-    return found
+    return found + empty_and_alike(survey, "clouds")
 
 
 @guarded

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tacit.data.kinds.formats import dicom, hdf5, nifti, npy
-from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, guarded, kept, length, opened, refuse_large
+from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, as_labels, guarded, kept, length, opened, refuse_large
 from tacit.data.kinds.formats.volume import Volume
-from tacit.data.kinds.kind import Form, Sniffed, shrunk
+from tacit.data.kinds.kind import Form, Sniffed, differ, empty_and_alike, shrunk
 from tacit.data.payload import Limits, Payload, Unreadable
-from tacit.data.window import Lattice, Part
+from tacit.data.window import Lattice, Part, cut
 
 if TYPE_CHECKING:
     from tacit.data.survey import Survey
@@ -30,6 +30,7 @@ pixels = slice(0, 3)
 seeks = True
 glance = Lattice(96)
 
+gather = None
 together = dicom.EXTENSIONS
 """Files of these that lie in one folder are the slices of one volume, and the first of them stands for it."""
 
@@ -111,6 +112,27 @@ def decode(
     return np.ascontiguousarray(array, dtype=wanted.dtype)
 
 
+@guarded
+def mask(
+    payload: Payload,
+    form: Form | None = None,
+    side: int | None = None,
+    name: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    part: Part | None = None,
+) -> np.ndarray:
+    """From a volume of labels, turned and resampled as the scan that it belongs to."""
+    found, read = _opened(payload, limits)
+    if found.channels != 1:
+        raise Unreadable(f"{found.channels} channels: one number for each voxel was expected")
+    extent = shrunk("volume", _spaced(found, form.spacing if form else ()), side)
+    places = [np.arange(there) for there in extent] if part is None else list(part(extent))
+    refuse_large((*map(len, places), 1), 8, limits)
+    near = [((at + 0.5) * (there / out)).astype(np.int64) for there, out, at in zip(found.extent, extent, places, strict=True)]
+    array = read([slice(int(at.min()), int(at.max()) + 1) for at in near])[..., 0]
+    return as_labels(cut(array, [at - at.min() for at in near]))
+
+
 def picture(sample: np.ndarray) -> np.ndarray:
     """Three slices through the middle, side by side: from above, from the front, from the side; up and the front are above."""
     depth, height, width = (side // 2 for side in sample.shape[:3])
@@ -119,6 +141,11 @@ def picture(sample: np.ndarray) -> np.ndarray:
     ground = sample.min()
     framed = [np.pad(p, ((0, tallest - len(p)), (0, 0), (0, 0)), constant_values=ground) for p in planes]
     return np.concatenate(framed, axis=1)
+
+
+def traits(form: Form, sample: np.ndarray, common: Form) -> dict[str, str]:
+    spacing = " x ".join(f"{round(step, 2):g}" for step in form.spacing)
+    return {"spacing": f"{spacing} mm" if spacing else "not said", "axes": form.axes or "not said"}
 
 
 def checks(survey: Survey) -> list[str]:
@@ -130,11 +157,11 @@ def checks(survey: Survey) -> list[str]:
         found.append(f"the thinnest volume has {min(survey.smallest)} voxels along an axis: views pad what is missing")
     if survey.dtype != "uint8":
         found.append(f"{survey.dtype} values: {survey.low:g} to {survey.high:g} (percentiles 0.1 and 99.9) mean 0 to 1")
-    if survey.constant > 0.01:
-        found.append(f"{survey.constant:.1%} of the volumes have one value everywhere: nothing can be learned from them")
-    if survey.duplicates > 0.05:
-        found.append(f"{survey.duplicates:.1%} have a near-duplicate: methods that contrast samples would push copies apart")
-    return found
+    if spacings := differ(survey, "spacing", "spacings (depth first)"):
+        found.append(f"{spacings}: those that are said are brought to their median")
+    if axes := differ(survey, "axes", "directions of axes"):
+        found.append(f"{axes}: those that are said are turned up, to the front and to the right")
+    return found + empty_and_alike(survey, "volumes")
 
 
 def _opened(payload: Payload, limits: Limits) -> tuple[Form, Read]:
@@ -184,7 +211,7 @@ def _array_form(shape: Sequence[int], dtype: np.dtype) -> Form:
 
 def _body_form(volume: Volume) -> Form:
     """Readers give right, anterior, superior; here depth comes first."""
-    return Form(volume.channels, volume.dtype, volume.extent[::-1], (volume.spacing or ())[::-1])
+    return Form(volume.channels, volume.dtype, volume.extent[::-1], (volume.spacing or ())[::-1], axes=volume.orientation)
 
 
 def _turned(array: np.ndarray) -> np.ndarray:

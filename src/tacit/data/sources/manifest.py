@@ -14,7 +14,7 @@ import pyarrow as pa
 from tacit.core.errors import TacitError, nearest, said
 from tacit.data.index import sound, spread
 from tacit.data.kinds.kind import KINDS, kind_named
-from tacit.data.payload import Limits, Unreadable, memory
+from tacit.data.payload import Limits, Payload, Unreadable, memory
 from tacit.data.sources.folder import SPLITS, read_files, unescaped
 from tacit.data.sources.listed import LIST_BYTES, files_table
 from tacit.data.sources.place import Place
@@ -37,6 +37,7 @@ NAMES = {
     "label": ("label", "class", "category", "target", "class_name", "labels", "y"),
     "split": ("split", "subset", "partition", "fold", "set"),
     "caption": ("caption", "captions", "text", "description", "title"),
+    "mask": ("mask", "mask_path", "mask_file", "seg", "segmentation", "label_map", "point_labels"),
     "group": ("group", "patient", "patient_id", "subject", "subject_id", "case", "case_id", "scene", "slide", "video"),
 }
 """What columns are usually called, the surest name first; compared in lower case."""
@@ -64,7 +65,22 @@ def open_manifest(place: Place, columns: Mapping[str, str] | None) -> Source:
         facts = pa.table({"path": names, "size": [size] * len(names), "mtime": [mtime] * len(names)}, schema=facts.schema)
         return Source(_beside(facts, table), read, str(root), f"{what} with the files in its column 'path'")
     facts = files_table(root, [unescaped(p or "") for p in table["path"].to_pylist()])
-    return Source(_beside(facts, table), read_files(root.__truediv__, facts), str(root), what)
+    masks = _masks(table, root)
+    return Source(_beside(facts, table), read_files(root.__truediv__, facts), str(root), what, read_mask=masks)
+
+
+def _masks(table: pa.Table, root: Place) -> Read | None:
+    """Reads the files of labels that lie beside the samples; None where the manifest names none."""
+    if "mask" not in table.column_names or not pa.types.is_string(table["mask"].type):
+        return None
+    names = table["mask"]
+
+    def read(row: int, limits: Limits) -> Payload:
+        if not (name := names[row].as_py()):
+            raise Unreadable("no mask")
+        return read_files(root.__truediv__, files_table(root, [unescaped(name)]))(0, limits)
+
+    return read
 
 
 def read_table(place: Place) -> pa.Table:

@@ -28,6 +28,7 @@ class Source:
         kind: the kind of data, where the source had to settle it to make the table.
         why: what spoke for that kind.
         late_labels: reads the labels of some rows, where that is too dear to do before anybody asks.
+        read_mask: reads the labels of a row's places (points, pixels, voxels), where the table has a column `mask`.
     """
 
     table: pa.Table
@@ -37,3 +38,4 @@ class Source:
     kind: Kind | None = None
     why: str = ""
     late_labels: Callable[[np.ndarray], list[str]] | None = None
+    read_mask: Read | None = None

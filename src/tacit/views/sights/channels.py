@@ -19,6 +19,10 @@ def window(spec: Spec, extent: Sequence[int]) -> None:
     return None
 
 
+def looks(spec: Spec, extent: Sequence[int]) -> tuple[()]:
+    return ()
+
+
 def still(extent: Sequence[int]) -> ChannelCentreView:
     return ChannelCentreView(extent[-1])
 

@@ -17,6 +17,10 @@ def window(spec: Spec, extent: Sequence[int]) -> None:
     return None
 
 
+def looks(spec: Spec, extent: Sequence[int]) -> tuple[()]:
+    return ()
+
+
 def still(extent: Sequence[int]) -> CentreView:
     return CentreView(extent[-1])
 

@@ -24,6 +24,10 @@ def window(spec: Spec, extent: Sequence[int]) -> Spread:
     return Spread(extent[0])
 
 
+def looks(spec: Spec, extent: Sequence[int]) -> tuple[()]:
+    return ()
+
+
 def still(extent: Sequence[int]) -> PointView:
     return PointView(extent[0])
 

@@ -9,6 +9,7 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from tacit.data.spec import Spec
 from tacit.data.window import Middle
+from tacit.views.clips import EvenClip, even_clips
 from tacit.views.image import CentreView
 from tacit.views.sights import image
 from tacit.views.video import ClipView, MiddleView
@@ -16,10 +17,18 @@ from tacit.views.view import View
 
 coarse = (8, 16, 16)
 
+CLIPS = 10
+"""So many stand for a film, as RSPNet has it."""
+
 
 def window(spec: Spec, extent: Sequence[int]) -> Middle:
     """Twice as long as a clip, so that there are different stretches to cut."""
     return Middle(2 * extent[0], spec.stride)
+
+
+def looks(spec: Spec, extent: Sequence[int]) -> list[EvenClip]:
+    """Evenly spread clips; no more than a typical film has different ones of."""
+    return even_clips(spec.size[0], extent[0], spec.stride, CLIPS)
 
 
 def still(extent: Sequence[int]) -> View:

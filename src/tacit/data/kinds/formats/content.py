@@ -83,6 +83,13 @@ def kept(dtype: np.dtype) -> str:
     return "uint16" if dtype == np.uint16 else "float32"
 
 
+def as_labels(array: np.ndarray) -> np.ndarray:
+    """Numbers of classes, int64; `Unreadable` where they are not whole."""
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not (np.rint(array) == array).all()):
+        raise Unreadable(f"values of type {array.dtype} that are not whole: numbers of classes were expected")
+    return array.astype(np.int64)
+
+
 def as_kept(array: np.ndarray) -> np.ndarray:
     """The values in the dtype that they are kept in, contiguous and in the machine's own order of bytes."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -56,6 +56,17 @@ def rows(file: BinaryIO, found: Header, part: slice, limits: Limits) -> np.ndarr
     return array[[at - first for at in chosen]]
 
 
+def only(file: BinaryIO, size: int, limits: Limits) -> np.ndarray:
+    """The array of a `.npy`, or the only one of a `.npz`."""
+    if file.read(len(ZIP)) == ZIP:
+        arrays = archived(file, limits)
+        if len(arrays) != 1:
+            raise Unreadable(f"one array was expected in the archive; it has {len(arrays)}")
+        return next(iter(arrays.values()))
+    file.seek(0)
+    return rows(file, header(file, size), slice(None), limits)
+
+
 def archived(file: BinaryIO, limits: Limits) -> dict[str, np.ndarray]:
     """All arrays of a `.npz`, by name."""
     found = archives.archive(file)

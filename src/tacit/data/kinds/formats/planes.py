@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ PAGE_NAME = 285
 """The tag that names a page."""
 
 
+Read = Callable[[Sequence[int] | None], np.ndarray]
+
+
 @dataclass(frozen=True)
 class Planes:
     """A picture by its header.
@@ -41,13 +44,11 @@ class Planes:
     named: bool = False
 
 
-@guarded
 def header(content: Content, limits: Limits = DEFAULT_LIMITS) -> Planes:
     """What the picture is, without a pixel decoded."""
-    return _opened(_whole(content, limits), limits)[0]
+    return seen(content, limits)[0]
 
 
-@guarded
 def read(content: Content, channels: Sequence[int] | None = None, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     """`[C, H, W]` in the header's dtype.
 
@@ -56,8 +57,20 @@ def read(content: Content, channels: Sequence[int] | None = None, limits: Limits
         channels: their numbers, in any order; all, if None. Pages of others are not decoded.
         limits: a channel may have so many pixels; all that are read together, so many bytes.
     """
+    return seen(content, limits)[1](channels)
+
+
+@guarded
+def seen(content: Content, limits: Limits) -> tuple[Planes, Read]:
+    """What the picture is, and what reads channels of it without looking at its header again."""
     payload = _whole(content, limits)
     found, file = _opened(payload, limits)
+    return found, guarded(lambda channels: _read(payload, found, file, channels, limits))
+
+
+def _read(
+    payload: bytes, found: Planes, file: tifffile.TiffFile | None, channels: Sequence[int] | None, limits: Limits
+) -> np.ndarray:
     chosen = list(range(len(found.names)) if channels is None else channels)
     if not chosen or not all(0 <= channel < len(found.names) for channel in chosen):
         raise Unreadable(f"channels {chosen} were asked for of a picture with {len(found.names)}")
@@ -72,6 +85,8 @@ def read(content: Content, channels: Sequence[int] | None = None, limits: Limits
         picture = pillow.opened(payload, ".tif", limits)
         return as_kept(np.moveaxis(pillow.read(picture, found.extent), 2, 0)[chosen])
     series = file.series[0]
+    if channels is None and series.dataoffset is not None and len(series.pages) == len(found.names):
+        return as_kept(series.asarray(maxworkers=1).reshape(len(found.names), *found.extent))
     if len(series.pages) == len(found.names) > 1:
         pages = [page.asarray(maxworkers=1) for page in (series.pages[channel] for channel in chosen) if page is not None]
         return as_kept(np.stack([page.reshape(found.extent) for page in pages]))
@@ -118,7 +133,10 @@ def _described(file: tifffile.TiffFile) -> list[str]:
         return [_one_line(e.get("Name", "")) for e in pixels if e.tag.endswith("}Channel")]
     if labels := (file.imagej_metadata or {}).get("Labels"):
         return [_one_line(label) for label in labels]
-    tags = [getattr(page.aspage(), "tags", {}) for page in file.series[0].pages if page is not None]
+    series = file.series[0]
+    if PAGE_NAME not in series.keyframe.tags:  # all have names, or none
+        return []
+    tags = [getattr(page.aspage(), "tags", {}) for page in series.pages if page is not None]
     return [_one_line(page[PAGE_NAME].value) if PAGE_NAME in page else "" for page in tags]
 
 

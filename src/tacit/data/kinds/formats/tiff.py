@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import logging
 import lzma
 import struct
 import zlib
@@ -40,7 +39,7 @@ def opened(payload: bytes) -> tifffile.TiffFile | None:
     import tifffile
 
     # What is wrong with a file is said once, as the reason why it is unreadable.
-    tifffile.logger().setLevel(logging.CRITICAL)
+    tifffile.logger().disabled = True
     pages = _count_pages(payload)
     # One file: descriptions (of OME) may name others, which nobody asked to open.
     file = tifffile.TiffFile(io.BytesIO(payload), _multifile=False)
@@ -48,6 +47,9 @@ def opened(payload: bytes) -> tifffile.TiffFile | None:
         raise Unreadable(f"truncated: {len(file.pages)} of {pages} pages of the TIFF can be found")
     if pages == 1 and _is_plain(file.pages.first):
         return None
+    if not file.series:
+        raise Unreadable("a TIFF without a picture")
+    file.pages.cache = True  # else every look at a page reads all of its tags again
     _refuse_missing_bytes(file, len(payload))
     if importlib.util.find_spec("imagecodecs") is None:
         _refuse_bombs(file, payload)
@@ -119,7 +121,12 @@ def _layout(shape: tuple[int, ...], axes: str) -> tuple[tuple[int, int], int]:
 
 def _refuse_missing_bytes(file: tifffile.TiffFile, size: int) -> None:
     """Tifffile fills what is cut off with zeros: look first."""
-    for page in file.series[0].pages:
+    series = file.series[0]
+    if series.dataoffset is not None:  # one piece, of which it looks at nothing but the beginning
+        if series.dataoffset <= 0 or series.dataoffset + series.nbytes > size:
+            raise Unreadable("truncated: pixels of the TIFF lie beyond the end of the file")
+        return
+    for page in series.pages:
         if page is None:
             raise Unreadable("a page of the TIFF is missing")
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
@@ -129,6 +136,8 @@ def _refuse_missing_bytes(file: tifffile.TiffFile, size: int) -> None:
 
 def _refuse_bombs(file: tifffile.TiffFile, payload: bytes) -> None:
     """What tifffile unpacks by itself, it unpacks to whatever it becomes: look first. (Imagecodecs keeps to what fits.)"""
+    if file.series[0].dataoffset is not None:
+        return
     unpackers = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
     for page in file.series[0].pages:
         unpacker = page and unpackers.get(int(page.compression))
