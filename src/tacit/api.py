@@ -7,7 +7,7 @@ run.embed("more/", out="features.parquet")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,13 @@ import numpy as np
 from tacit.core.errors import TacitError
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
+from tacit.data.collection import Collection
+from tacit.data.kinds.kind import as_taken
 from tacit.data.open import open_data
 from tacit.data.skipped import MAX_BAD
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
-from tacit.train.pretrain import Request
+from tacit.train.plan import Request, short_name
 from tacit.train.session import Listener
 from tacit.train.situation import Budget
 from tacit.use import artefacts
@@ -63,11 +65,13 @@ class Run:
         """Every resolved value, and under `origin` where each came from."""
         return self._open.folder.read_config()
 
-    def features(self, data: Any, split: str | None = None, columns: dict[str, str] | None = None) -> np.ndarray:
+    def features(
+        self, data: Any, split: str | None = None, columns: dict[str, str] | None = None, kind: str | None = None
+    ) -> np.ndarray:
         """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index."""
         from tacit.evaluation.features import extract
 
-        collection = open_data(data, split=split, columns=columns).with_channels(self._open.spec.channels)
+        collection = self._taken(data, kind, split, columns).with_channels(self._open.spec.channels)
         return extract(self._open.encode(), self._open.loader(collection)).values.cpu().numpy()
 
     def embed(
@@ -121,15 +125,42 @@ class Run:
         protocols: Sequence[str] | None = None,
         baselines: str = "both",
         seed: int = 0,
+        kind: str | None = None,
+        split: str | None = None,
         columns: dict[str, str] | None = None,
         features: str = "pooled",
         max_bad: float = MAX_BAD,
     ) -> list[Record]:
-        """Protocols on labelled data, beside the untrained encoder and raw input. See `docs/evaluation.md`."""
+        """Protocols on labelled data, beside the untrained encoder and raw input. See `docs/evaluation.md`.
+
+        Args:
+            protocols: their names; all that data and run have everything for, but for the dear ones, by default.
+            baselines: `both` or `none`.
+            seed: of splits and draws.
+            kind: the kind of data, where it should not be guessed; the run's own, by default, where it can be read so.
+            split: use only this split of the data.
+            columns: which columns of a manifest to use.
+            features: `pooled`, `class`, `mean`, `class+mean` or `class4`. See `docs/embedding.md`.
+            max_bad: a larger share of unreadable samples is an error.
+        """
         from tacit.use.evaluate import evaluate
 
-        collection = open_data(data, columns=columns)
-        return evaluate(self._open, collection, training.short_name(data), protocols, baselines, seed, features, max_bad)
+        collection = self._taken(data, kind, split, columns)
+        return evaluate(self._open, collection, short_name(data), protocols, baselines, seed, features, max_bad)
+
+    def _taken(self, data: Any, kind: str | None, split: str | None, columns: dict[str, str] | None) -> Collection:
+        """The data, as the kind that the run was trained on where it can be read so and nobody says otherwise."""
+        own = self._open.spec.kind
+        collection = open_data(data, kind=kind, split=split, columns=columns)
+        found = collection.kind.name
+        if kind is None and found != own:
+            try:
+                return open_data(data, kind=own, split=split, columns=columns)
+            except TacitError:
+                pass  # it cannot
+        if as_taken(found, [own]) != own:
+            raise TacitError(f"{self.path} takes {own}, but here are {collection.description}; give data of that kind")
+        return collection
 
     def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
         """The `k` samples nearest to a file, to `row:N`, to an array `[*extent, C]`, or (for pairs) to `text:A SENTENCE`.
@@ -166,6 +197,7 @@ def pretrain(
     steps: int | None = None,
     samples: int | None = None,
     options: dict[str, Any] | None = None,
+    needs: Mapping[str, str | Path] | None = None,
     kind: str | None = None,
     split: str | None = None,
     columns: dict[str, str] | None = None,
@@ -185,6 +217,7 @@ def pretrain(
             (`paper:NAME`: a further column of the paper's, see `tacit methods METHOD`).
         minutes, epochs, steps, samples: how long; at most one. `auto` takes 20 minutes where nothing is said.
         options: of the method and of training, by name; they beat the recipe.
+        needs: finished runs that the method is to have first, by name; what is not given is trained within the run.
         kind: the kind of data, where it should not be guessed.
         split: train on this split of the data only; `train` by default, where there is one.
         columns: which columns of a manifest to use.
@@ -204,6 +237,7 @@ def pretrain(
         recipe=recipe,
         budget=Budget(minutes, epochs, steps, samples),
         given=dict(options or {}),
+        needs=dict(needs or {}),
         device=device,
         kind=kind,
         split=split,

@@ -58,6 +58,9 @@ def pretrain(
     samples: Annotated[int | None, typer.Option(help="Samples seen")] = None,
     init: Annotated[str | None, typer.Option(help="Start from the weights in this file or run folder")] = None,
     encoder: Annotated[str | None, typer.Option(help="resnet18, vit-tiny/4, timm:NAME, file.py:Class ...")] = None,
+    need: Annotated[
+        list[str] | None, typer.Option(help="A finished run that the method is to have first, as `tokenizer=RUN`")
+    ] = None,
     set_: Sets = None,
     batch: Annotated[int | None, typer.Option(help="Samples per step")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
@@ -109,6 +112,7 @@ def pretrain(
             device=device,
             mirrored=mirror,
             options=given,
+            needs=_pairs(need),
             resume=resume,
             listener=listener,
         )
@@ -143,6 +147,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of splits and draws")] = 0,
     features: Features = "pooled",
     max_bad: MaxBad = MAX_BAD,
+    kind: Kind = None,
+    split: Split = None,
     column: Columns = None,
     device: Device = "auto",
 ) -> None:
@@ -150,7 +156,15 @@ def evaluate(
     from tacit import api
 
     records = api.load(run, device=device).evaluate(
-        data, protocols=protocol, baselines=baselines, seed=seed, columns=_pairs(column), features=features, max_bad=max_bad
+        data,
+        protocols=protocol,
+        baselines=baselines,
+        seed=seed,
+        kind=kind,
+        split=split,
+        columns=_pairs(column),
+        features=features,
+        max_bad=max_bad,
     )
     from tacit.use.evaluate import table
 

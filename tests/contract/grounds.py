@@ -240,6 +240,7 @@ GROUNDS = {
         channels=(1, 2),
         several=_volumes,
         made_up=paired,
+        small={"partner": "position"},
         refused=(({"encoder": "swin3d-mikro"}, "did you mean 'swin3d-micro"),),
         many=("swin3d-mini", "own/net.py:Net"),
         sides=(16, 32, 96),
@@ -282,9 +283,13 @@ def ground(name: str) -> Ground:
     return GROUNDS[method(name).kinds[0]]
 
 
+OWN = {"anatomy": ("anatomy-mini",)}
+"""Encoders of methods that stand on no other."""
+
+
 def encoders(name: str) -> tuple[str, ...]:
     """Those that a method can stand on."""
-    return tuple(each for each in ground(name).encoders if "vit" in each or not method(name).tokens)
+    return OWN.get(name) or tuple(each for each in ground(name).encoders if "vit" in each or not method(name).tokens)
 
 
 @cache

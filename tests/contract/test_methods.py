@@ -49,7 +49,9 @@ each_method = pytest.mark.parametrize("name", METHODS)
 
 def train(case: tuple[str, str], out: Path, data: Any = None, steps: int = STEPS, **options: Any) -> tacit.Run:
     stand = ground(case[0])
-    given = SMALL | {"size": stand.size} | stand.small | {"encoder": case[1], "stop_on": "none"} | options
+    known = {*method(case[0]).Options.model_fields, *Training.model_fields}
+    small = {key: value for key, value in stand.small.items() if key in known}
+    given = SMALL | {"size": stand.size} | small | {"encoder": case[1], "stop_on": "none"} | options
     return tacit.pretrain(case[0], data or data_of(case[0]), out=out, steps=steps, options=given, device="cpu")
 
 
@@ -161,7 +163,7 @@ def test_the_encoder_alone_reloads_and_gives_the_same_features(case, finished, a
     run = finished(case)
     config = run.config
     options, training = method(case[0]).Options(**config["method"]), Training(**config["train"])
-    made = build_method(method(case[0]), options, training, Spec.from_dict(config["spec"]))
+    made = built(case[0], options, training, Spec.from_dict(config["spec"]))
     made.load_state_dict(torch.load(run.path / "checkpoints/last.pt", weights_only=True)["method"])
     with torch.no_grad():
         kept, opened = made.encoder.eval()(probe(run)).pooled, run.encoder(probe(run)).pooled
@@ -233,12 +235,27 @@ def samples(case: tuple[str, str], count: int, first: int = 0, channels: int | N
 
 def tiny(case: tuple[str, str], channels: int | None = None, **options: Any) -> Method:
     """A method as `auto` would make it, small."""
+    training = Training(encoder=case[1], size=ground(case[0]).size, batch=32)
+    return built(case[0], own_options(case, channels, **options), training, spec(case[0], channels))
+
+
+def own_options(case: tuple[str, str], channels: int | None = None, **options: Any) -> Any:
+    """Those of `auto`, the small ones of the ground, and these."""
     name, encoder = case
     chosen = {key: value.value for key, value in method(name).auto(facts(name, channels, encoder)).items()}
     small = {key: value for key, value in ground(name).small.items() if key in method(name).Options.model_fields}
-    own = {key: value for key, value in chosen.items() if not key.startswith("train.")} | small | options
-    training = Training(encoder=encoder, size=ground(name).size, batch=32)
-    return build_method(method(name), method(name).Options(**own), training, spec(name, channels))
+    return method(name).Options(**{key: value for key, value in chosen.items() if "." not in key} | small | options)
+
+
+def built(name: str, options: Any, training: Training, spec: Spec) -> Method:
+    """A method with its first weights; so are its needs, with its own encoder and options as far as they have such."""
+    needs = {}
+    for need, maker in method(name).needs.items():
+        case = maker, training.encoder if training.encoder in encoders(maker) else encoders(maker)[0]
+        shared = {key: value for key, value in options if key in method(maker).Options.model_fields}
+        own = own_options(case, spec.channels, **shared)
+        needs[need] = built(maker, own, training.model_copy(update={"encoder": case[1]}), spec)
+    return build_method(method(name), options, training, spec, needs)
 
 
 def stepper(made: Method, **training: Any) -> Step:

@@ -23,6 +23,7 @@ from tacit.core import files, signals
 from tacit.core.errors import Interrupted, TacitError
 from tacit.train import checkpoint
 from tacit.train.folder import RunFolder, read_table
+from tacit.train.plan import Plan
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
 
@@ -268,11 +269,11 @@ def test_an_interrupted_run_goes_on_in_the_same_session(whole: Path, tmp_path: P
 def test_two_processes_that_begin_at_once_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     unused = RunFolder.unused
-    first = RunFolder.begun(None, "mae", "photos", {"run": {"method": "first"}}, {})
+    first = RunFolder.begun(None, "mae", "photos", Plan({"run": {"method": "first"}}, None, {}), {})
     # Both looked before either wrote.
     answers = [first, unused(None, "mae", "photos")]
     monkeypatch.setattr(RunFolder, "unused", lambda *asked: answers.pop(0))
-    second = RunFolder.begun(None, "mae", "photos", {"run": {"method": "second"}}, {})
+    second = RunFolder.begun(None, "mae", "photos", Plan({"run": {"method": "second"}}, None, {}), {})
     assert (str(first.path), str(second.path)) == ("runs/mae-photos-1", "runs/mae-photos-2")
     assert "first" in first.config.read_text()
 

@@ -27,7 +27,7 @@ SPEC = Spec("volume", 1, (12, 12, 12))
 FIRST, LATER = Progress(0, 10, 5), Progress(7, 10, 5)
 SMALL = {
     "prototypes": 12, "head_width": 10, "bottleneck": 6, "casa_heads": 2, "casa_width": 4, "casa_hidden": 16, "mask_patch": 2,
-    "temperature_epochs": 0,
+    "temperature_epochs": 0, "partner": "position",
 }  # fmt: skip
 
 

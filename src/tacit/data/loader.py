@@ -182,8 +182,10 @@ class Loader:
 
     def _decoded(self, rows: np.ndarray, epoch: int) -> Batch:
         assert self._workers is not None
-        show = partial(self._shown, epoch=epoch)
-        found = [pair for pair in in_order(self._workers, show, rows.tolist()) if pair is not None]
+        wanted = self._wanted(rows, epoch) if self._windows else [{WHOLE: None}] * len(rows)
+        asked = zip(rows.tolist(), wanted, strict=True)
+        shown = in_order(self._workers, lambda one: self._shown(*one, epoch), asked)
+        found = [pair for pair in shown if pair is not None]
         refuse_too_many(self.skipped, len(self.rows), self.collection, self.max_bad)
         if not found:
             form = self.collection.form
@@ -196,13 +198,14 @@ class Loader:
 
         return _of_parts({name: padded(name) for name in self._windows}) if self._windows else padded(WHOLE)
 
-    def _shown(self, row: int, epoch: int) -> tuple[int, dict[str, np.ndarray]] | None:
-        """The row that is really shown, and what of it, by view."""
+    def _shown(self, row: int, wanted: Mapping[str, Part | None], epoch: int) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The row that is really shown, and what of it, by view; what is `wanted` is so of this row."""
         for candidate in chain([row], self._stand_ins(row) if self.shuffle else ()):
             if candidate in self.skipped:
                 continue
             try:
-                (wanted,) = self._wanted(np.array([candidate]), epoch) if self._windows else [{WHOLE: None}]
+                if self._windows and candidate != row:
+                    (wanted,) = self._wanted(np.array([candidate]), epoch)
                 return candidate, {name: self._decode(candidate, self.side, part) for name, part in wanted.items()}
             except Unreadable as problem:
                 self.skipped[candidate] = str(problem)

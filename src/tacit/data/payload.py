@@ -12,6 +12,10 @@ Payload = bytes | np.ndarray | Path
 """The bytes of a file, an array, or where a file lies on this machine."""
 
 
+FOLDERS = frozenset({".zarr"})
+"""Folders with these extensions are samples as a whole: what lies in them is not listed."""
+
+
 class Unreadable(Exception):
     """A sample that cannot be used. The message is the reason, one line, as `skipped.tsv` shows it."""
 

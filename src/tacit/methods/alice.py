@@ -8,6 +8,8 @@ decoders (CASA); and what the voxels were.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -17,9 +19,12 @@ from torch import Tensor, nn
 from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
-from tacit.data.spec import Spec
+from tacit.data.maps import Maps
+from tacit.data.spec import Batch, Spec
+from tacit.methods.anatomy import Anatomy
 from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
 from tacit.methods.pictures import shown, strip
+from tacit.nn.anatomy import FINE
 from tacit.nn.casa import CASA, AlignmentHead
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
@@ -29,14 +34,19 @@ from tacit.objectives.distil import cross_view, entropy, recentre, sharpen, teac
 from tacit.objectives.precision import wide
 from tacit.views.view import View
 from tacit.views.volume_masks import hidden_of, hide_boxes, hide_columns, spread
+from tacit.views.volume_match import Matching
 from tacit.views.volume_pairs import PairView
 
 
 class AliceOptions(Options):
-    partner: Literal["position", "self", "random"] = option(
-        "position",
-        "what the second crop shows: the same relative place in another volume, any place of another, the same place again",
+    partner: Literal["matched", "position", "random", "self"] = option(
+        "matched",
+        "what the second crop shows: of another volume the place most alike, that at the same relative position, or any; "
+        "or the same place again",
+        auto="by position with under 100 volumes and no anatomy given",
     )
+    match_score: float = option(0.7, "places that are less alike are drawn anew", auto="0.5", ge=-1, le=1)
+    match_tries: int = option(101, "how often they are drawn at most", ge=1)
     augment: bool = option(False, "turn crops by up to 15 degrees and add noise", auto="true with under 100 volumes")
     mask: Literal["column", "block"] = option("column", "what is hidden: columns through the whole depth, or boxes")
     mask_ratio: float = option(0.75, "share of the columns (boxes) that is hidden, rounded up", gt=0, lt=1)
@@ -72,6 +82,13 @@ class AliceOptions(Options):
     normalise: Literal["none", "data"] = option("none", "what is subtracted and divided by; hidden voxels are 0 after it")
 
 
+ENOUGH = 100
+"""Volumes from which on `auto` finds pairs by what was learned from them, and needs no changes of crops."""
+
+PAIR = ("query", "anchor", "score")
+"""Views of a pair; the last one, how alike its places are, only where they are matched."""
+
+
 class Seen(NamedTuple):
     """What a backbone says of crops: vectors `[2B, D]`, tokens of the encoder `[2B, L, D]` and of the decoder `[2B, M, D']`."""
 
@@ -92,6 +109,7 @@ class Alice(Method):
         "alibaba-damo-academy/alice",
     )
     kinds = ("volume",)
+    needs = {"anatomy": "anatomy"}
     partners = True
     Options = AliceOptions
     paper_training = {
@@ -119,7 +137,9 @@ class Alice(Method):
         kept = 0.98 if facts.steps < 1000 else 0.99 if facts.steps < 5000 else 0.996
         sides = {"mask_patch": 16 if facts.size >= 64 else 8 if facts.size >= 32 else 4}
         return {name: Chosen(side, f"crops of {facts.size} voxels") for name, side in sides.items()} | {
-            "augment": Chosen(facts.samples < 100, f"{facts.samples} volumes"),
+            "partner": Chosen("position" if facts.samples < ENOUGH else "matched", f"{facts.samples} volumes"),
+            "match_score": Chosen(0.5, "an anatomy that was trained briefly"),
+            "augment": Chosen(facts.samples < ENOUGH, f"{facts.samples} volumes"),
             "casa_heads": Chosen(4, "few prototypes"),
             "casa_width": Chosen(16, "few prototypes"),
             "casa_hidden": Chosen(2 * prototypes, "twice the prototypes"),
@@ -145,6 +165,16 @@ class Alice(Method):
         }
 
     @classmethod
+    def needed(cls, given: Mapping[str, Any], recipe: str, samples: int) -> dict[str, dict[str, Any]]:
+        usual = "matched" if recipe.startswith("paper") or samples >= ENOUGH else "position"
+        # What tells places apart need not tell volumes apart, and by that the verdict judges.
+        return {"anatomy": {"stop_on": "none"}} if given.get("partner", usual) == "matched" else {}
+
+    @classmethod
+    def inherits(cls, needs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return {"partner": "matched"} if "anatomy" in needs else {}
+
+    @classmethod
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
         return {"drop_path": options.drop_path} if encoder.startswith("swin3d") else {}
 
@@ -164,9 +194,16 @@ class Alice(Method):
         if options.partner != "self" and batch < 2:
             raise TacitError("a volume needs another one as its partner: give a batch of 2 at least, or --set partner=self")
 
-    def __init__(self, options: AliceOptions, encoder: Encoder, spec: Spec, size: int) -> None:
+    def __init__(self, options: AliceOptions, encoder: Encoder, spec: Spec, size: int, anatomy: Method | None = None) -> None:
         super().__init__(options, encoder, spec, size)
         assert isinstance(encoder, Swin3D)  # `check` saw to that
+        if anatomy is not None and anatomy.spec.channels != spec.channels:
+            raise TacitError(
+                f"the anatomy was trained on volumes of {anatomy.spec.channels} channels, here are {spec.channels}; "
+                "leave it out, or give another"
+            )
+        self.anatomy = [anatomy]  # in a list: it is no part of what is trained and kept
+        self.matching: Matching | None = None
         self.student: Swin3D = encoder
         o, width = options, encoder.width
         self.decoder = Swin3DDecoder(encoder, spec.channels)
@@ -192,17 +229,30 @@ class Alice(Method):
 
     def views(self) -> dict[str, View]:
         o, extent = self.options, (self.size, self.size, self.size)
+        matched = o.partner == "matched"
+        tries = o.match_tries if matched else 1
         return {
-            "query": PairView("query", extent, o.partner, o.augment, o.normalise),
-            "anchor": PairView("anchor", extent, o.partner, o.augment, o.normalise),
+            which: PairView(which, extent, o.partner, o.augment, o.normalise, self.matching, tries)
+            for which in PAIR[: 3 if matched else 2]
         }
+
+    def before_run(self, every: Iterable[Batch], folder: Path) -> None:
+        """What the anatomy says of every volume, once; pairs are found in that."""
+        (anatomy,) = self.anatomy
+        if isinstance(anatomy, Anatomy):
+            maps = Maps.made(folder / "anatomy-maps", anatomy.describe(every))
+            self.matching = Matching(maps, FINE, self.options.match_score)
 
     def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
         x = torch.cat([views["query"], views["anchor"]])  # [2B, C, X, Y, Z], view by view
         hidden = self.hide(draws)
         alive = draws if self.training else None
         student, reconstruction = self.sees(x * (1 - hidden), alive)
-        return self.loss(student, self.teaches(x), reconstruction, x, hidden, alive, progress)
+        terms = self.loss(student, self.teaches(x), reconstruction, x, hidden, alive, progress)
+        if "score" in views:
+            terms.watch["match"] = views["score"].mean()
+            terms.watch["unmatched"] = (views["score"] <= self.options.match_score).to(x.dtype).mean()
+        return terms
 
     def hide(self, draws: Draws) -> Tensor:
         """Which voxels the student does not see, `[2B, 1, X, Y, Z]`, 1 where hidden: drawn for each view for itself."""

@@ -8,7 +8,7 @@ Nothing is stopped from getting a gradient, and nothing is remembered from one b
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class CLIPOptions(Options):
         "keep", "pairs with the same caption: negatives, or none", auto="mask where a batch has some in a twentieth of its rows"
     )
     out: int = option(512, "dimensions that pictures and captions share", auto="64 to 128", ge=1)
-    text: Literal["text-micro", "text-mini", "text-small", "text-base"] = option(
+    text: Literal["text-micro", "text-mini", "text-small", "text-medium", "text-base"] = option(
         "text-base", "text tower", auto="text-micro on a processor, text-mini else"
     )
     vocabulary: int = option(49408, "most ids of the tokenizer, learned from the captions", auto="2,514", ge=BASE + 2, le=10**6)
@@ -66,6 +66,22 @@ class CLIPOptions(Options):
     )
     flip: float = option(0.0, "chance of a mirrored picture", auto="0.5 where no caption says left or right", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet", "clip"] = option("clip", "what is subtracted and divided by", auto="data")
+
+
+class Compared(NamedTuple):
+    """Pairs beside all others.
+
+    Attributes:
+        f, g: of pictures and of captions, unit rows `[N, D]`.
+        of_image, of_text: cosines with all captions, and with all pictures, `[N, M]`.
+        offset: where this rank's rows begin among all.
+    """
+
+    f: Tensor
+    g: Tensor
+    of_image: Tensor
+    of_text: Tensor
+    offset: int
 
 
 class CLIP(Method):
@@ -141,7 +157,7 @@ class CLIP(Method):
     @classmethod
     def check(cls, options: Any, encoder: Encoder, spec: Spec, size: int, batch: int) -> None:
         if batch < 4:
-            raise TacitError(f"clip with a batch of {batch} has too few negatives; use at least 4")
+            raise TacitError(f"{cls.name} with a batch of {batch} has too few negatives; use at least 4")
         if isinstance(encoder, ClipResNet) and encoder.width != options.out:
             raise TacitError(f"this image tower ends in {encoder.width} dimensions; use --set out={encoder.width}")
         if options.patch_dropout and isinstance(encoder, ClipResNet):
@@ -182,11 +198,24 @@ class CLIP(Method):
         return {"image": ImageView(self.size, area=(o.area, 1.0), flip=o.flip, normalise=o.normalise), "text": CaptionView()}
 
     def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
-        o, tokens = self.options, views["text"]
-        f, g = self.of_image(views["image"], draws), self.of_text(tokens)  # [N, D] each, unit rows
+        o, compared = self.options, self.compared(views, draws)
+        same = self.repeated(views, compared) if o.duplicates == "mask" else None
+        return self.contrasted(compared, same)
+
+    def compared(self, views: dict[str, Tensor], draws: Draws) -> Compared:
+        """This rank's pairs beside those of all ranks."""
+        f, g = self.of_image(views["image"], draws), self.of_text(views["text"])  # [N, D] each, unit rows
         everybodys, offset = (distributed.gather(f), distributed.gather(g)), distributed.rank() * len(f)
-        of_image, of_text = cosines(f, g, *everybodys)  # [N, M] each
-        same = repeats(tokens, distributed.gather(tokens), offset) if o.duplicates == "mask" else None
+        return Compared(f, g, *cosines(f, g, *everybodys), offset)
+
+    def repeated(self, views: dict[str, Tensor], compared: Compared) -> Tensor:
+        """Where another pair, of any rank, has the same caption: bool `[N, M]`."""
+        tokens, offset = views["text"], compared.offset
+        return repeats(tokens, distributed.gather(tokens), offset)
+
+    def contrasted(self, compared: Compared, same: Tensor | None) -> Terms:
+        """The loss of pairs. `same`: pairs that are no negatives of each other."""
+        o, (f, g, of_image, of_text, offset) = self.options, compared
         s, pairs = self.log_scale.exp(), of_image.shape[1]
         if self.bias is None:
             loss, chance = contrast(of_image, of_text, s, offset, same), contrast_chance(pairs)

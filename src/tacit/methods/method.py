@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tacit.core.draws import Draws
-from tacit.data.spec import Spec
+from tacit.data.spec import Batch, Spec
 from tacit.data.text.wording import Wording
 from tacit.nn.encoder import Encoder
 from tacit.nn.text import Reader
@@ -112,6 +114,11 @@ class Facts:
     device: str
     captions: tuple[str, ...] = ()
 
+    @property
+    def residual(self) -> bool:
+        """Whether the encoder is a residual network for images, as far as its name says: also `timm:NAME`, `file.py:Class`."""
+        return "resnet" in self.encoder.rpartition(":")[2].lower()
+
 
 class Options(BaseModel):
     """Typed options of a method; unknown names and values out of bounds are refused."""
@@ -135,6 +142,9 @@ class Method(nn.Module):
     paper: ClassVar[Paper]
     kinds: ClassVar[tuple[str, ...]]
     needs: ClassVar[dict[str, str]] = {}
+    """What has to be trained first, by name, and the method that trains it; `__init__` takes each, trained, by its name."""
+    serves_as: ClassVar[str] = ""
+    """The method that a run is one of to those who need it, if not its own: with that one's options and weights."""
     tokens: ClassVar[bool] = False
     """Whether the encoder has to be able to look at a subset of tokens."""
     negatives: ClassVar[bool] = False
@@ -156,6 +166,27 @@ class Method(nn.Module):
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
         """Options (`temperature`) and training values (`train.lr`) that suit the facts, each with its reason."""
         return {}
+
+    @classmethod
+    def needed(cls, given: Mapping[str, Any], recipe: str, samples: int) -> dict[str, dict[str, Any]]:
+        """The needs of a run, and which options each is trained with.
+
+        Args:
+            given: the options that the user set.
+            recipe: `auto`, `quick`, `paper` or `paper:NAME`.
+            samples: how many there are.
+        """
+        return {name: {} for name in cls.needs}
+
+    @classmethod
+    def inherits(cls, needs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Values that the needs leave no choice about, from each one's own values; options and training alike, by name."""
+        return {}
+
+    @classmethod
+    def spec_given(cls, spec: Spec, needs: Mapping[str, Spec]) -> Spec:
+        """What samples look like to the method, given what they looked like to each of its needs."""
+        return spec
 
     @classmethod
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
@@ -201,6 +232,17 @@ class Method(nn.Module):
     def decays(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay acts on a parameter: on all with two or more dimensions, unless the card says otherwise."""
         return parameter.ndim > 1
+
+    def before_run(self, every: Iterable[Batch], folder: Path) -> None:
+        """Whole-set work before the first step, and again before a run goes on; views are asked for afterwards.
+
+        The first rank is asked first, and alone: what it leaves in `folder` is there for the others, and when the run goes on.
+
+        Args:
+            every: all samples once, in the order of their rows, on the device; bad ones are missing. Nothing is read unless
+                it is gone through.
+            folder: of the run, for what its needs make.
+        """
 
     def before_step(self, progress: Progress) -> None:
         """Before the first pass of a step: copies that move before they teach. A pass itself changes no weight."""

@@ -54,3 +54,11 @@ def contrast(first: Tensor, second: Tensor, z: Tensor) -> dict[str, Tensor]:
         "Two views of each image: the upper has to find the lower, and the other way round": strip(shown(first), shown(second)),
         "Similarity of every view to every other: bright off-diagonals are partners that were found": similarity(z),
     }
+
+
+def histogram(values: Tensor, most: float, bins: int = 48, height: int = 16) -> Tensor:
+    """How many of some numbers `[N]` in `[0, most]` lie where, as bars of which the highest fills the picture: `[1, H, W]`."""
+    counts = torch.histc(values.float(), bins, 0, most)
+    bars = (height * counts / counts.max().clamp(min=1)).ceil()
+    filled = torch.arange(height, 0, -1, device=counts.device)[:, None] <= bars
+    return F.pad(enlarged(filled.float()), (0, 0, 0, 4), value=0.5)

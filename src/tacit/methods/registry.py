@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 METHODS = {
     "alice": "tacit.methods.alice:Alice",
+    "anatomy": "tacit.methods.anatomy:Anatomy",
     "chada-vit": "tacit.methods.chada_vit:ChAdaViT",
     "child-video": "tacit.methods.child_video:ChildVideo",
     "clip": "tacit.methods.clip:CLIP",
     "dino": "tacit.methods.dino:DINO",
     "mae": "tacit.methods.mae:MAE",
     "moco-v3": "tacit.methods.moco_v3:MoCoV3",
+    "mod-x": "tacit.methods.mod_x:ModX",
     "polar-mae": "tacit.methods.polar_mae:PolarMAE",
     "rspnet": "tacit.methods.rspnet:RSPNet",
     "simclr": "tacit.methods.simclr:SimCLR",

@@ -50,7 +50,7 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     rules = now.method.auto(now.facts(chosen, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
         rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
-    return chosen | rules | (_gentle(rules) if "init" in now.training else {})
+    return chosen | rules | (_gentle(rules) if now.training.get("init") else {})
 
 
 def _gentle(rules: dict[str, Chosen]) -> dict[str, Chosen]:

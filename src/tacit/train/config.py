@@ -49,6 +49,7 @@ class Training(BaseModel):
     recompute: bool = Field(False, description="compute a transformer's activations anew in backward instead of keeping them")
     probe: str = Field("", description="labelled data to run k-NN on at every check, apart from the loss")
     log_to: Literal["", "wandb", "mlflow"] = Field("", description="where else the numbers go")
+    needs_share: float = Field(0.4, gt=0, lt=1, description="share of the time in which what the method needs is trained first")
     stop_on: Literal["collapse", "none"] = Field("collapse", description="which verdict ends a run early")
 
 
@@ -71,6 +72,12 @@ class Whole(BaseModel):
         columns: dict[str, str] | None = None
         duplicates: float = 0.0
 
+    class Needed(BaseModel):
+        """Where a run lies that this one needs; its fingerprint, if the user gave it."""
+
+        path: str
+        fingerprint: str | None = None
+
     class Train(BaseModel):
         """What has to be known before the options are looked at."""
 
@@ -83,6 +90,7 @@ class Whole(BaseModel):
     method: dict[str, Any]
     origin: dict[Annotated[str, Field(pattern=r"^(method|train)\.")], str]
     usual: dict[str, Any] = {}
+    needs: dict[str, Needed] = {}
 
 
 def validated(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:

@@ -9,14 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from tacit.core import files, signals
 from tacit.core.errors import Hindered, TacitError
-from tacit.data.text.wording import Words
 from tacit.train.config import Whole, validated
+
+if TYPE_CHECKING:
+    from tacit.train.plan import Plan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +28,8 @@ else:
 
 LOCK = ".lock"
 TOKENIZER = "tokenizer.json"
+NEEDS = "needs"
+"""Where runs lie that are trained first, because this one needs them."""
 
 
 class RunFolder:
@@ -80,32 +84,32 @@ class RunFolder:
         return cls(candidate)
 
     @classmethod
-    def begun(
-        cls,
-        out: str | Path | None,
-        method: str,
-        data: str,
-        config: dict[str, Any],
-        environment: dict[str, Any],
-        words: Words | None = None,
-    ) -> RunFolder:
-        """A folder with the configuration of a new run in it. Two processes never begin theirs in the same one."""
+    def begun(cls, out: str | Path | None, method: str, data: str, plan: Plan, environment: dict[str, Any]) -> RunFolder:
+        """A folder with the plan of a new run in it. Two processes never begin theirs in the same one."""
         folder = cls.unused(out, method, data)
         try:
             with files.writing(folder.path):
                 folder.path.mkdir(parents=True, exist_ok=out is not None)
         except files.Unwritable:
             if out is None and folder.path.is_dir():  # another process was quicker
-                return cls.begun(out, method, data, config, environment, words)
+                return cls.begun(out, method, data, plan, environment)
             raise
         with folder.locked():
             if out is not None:
                 cls.unused(out, method, data)
-            files.write_json(folder.environment, environment)
-            if words is not None:
-                words.tokenizer.save(folder.tokenizer)
-            folder.write_config(config)
+            folder._write(plan, environment)
         return folder
+
+    def _write(self, plan: Plan, environment: dict[str, Any]) -> None:
+        """What a run begins with; `config.toml` comes last, and says that all is there."""
+        for name, need in plan.needs.items():
+            inner = RunFolder(self.path / NEEDS / name)
+            inner.path.mkdir(parents=True, exist_ok=True)
+            inner._write(need, environment)
+        files.write_json(self.environment, environment)
+        if plan.words is not None:
+            plan.words.tokenizer.save(self.tokenizer)
+        self.write_config(plan.config)
 
     @property
     def finished(self) -> bool:
@@ -208,7 +212,7 @@ def write_lines(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 def _left_over(name: str) -> bool:
     """Whether this is all that a process leaves which is killed while it begins a run."""
-    return name in (LOCK, TOKENIZER, "run.json") or name.endswith(".part")
+    return name in (LOCK, TOKENIZER, NEEDS, "run.json") or name.endswith(".part")
 
 
 def _text(value: float | int | None) -> str:

@@ -29,20 +29,25 @@ class Recipe:
     usual: dict[str, Any]
 
 
-def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
+def resolve(recipe: str, situation: Situation, given: dict[str, Any], inherited: dict[str, Any] | None = None) -> Recipe:
     """Decide every value of a run.
 
     Args:
         recipe: `auto`, `quick` (auto within two minutes), `paper`, or `paper:NAME` for a further one of the paper's.
         situation: what is known before anything is decided; its `options` and `training` are filled in from `given`.
         given: what the user set, by option name; beats everything.
+        inherited: what the method's needs leave no choice about.
     """
     method = situation.method
     columns = [f"paper:{column}" for column in method.paper_columns]
     one_of("recipe", recipe, (*RECIPES, *columns))
-    owners = {name: option_owner(name, method.Options, method.name) for name in given}
-    mine = {name: value for name, value in given.items() if owners[name] == "method"}
-    shared = {name: value for name, value in given.items() if owners[name] == "train"}
+    known = (inherited or {}) | given
+    for name, value in (inherited or {}).items():
+        if known[name] != value:
+            raise TacitError(f"what {method.name} goes on from has {name}={value}, not {given[name]}; leave it out")
+    owners = {name: option_owner(name, method.Options, method.name) for name in known}
+    mine = {name: value for name, value in known.items() if owners[name] == "method"}
+    shared = {name: value for name, value in known.items() if owners[name] == "train"}
     budget = situation.budget
     if "steps" in shared:
         if budget != Budget():
@@ -64,9 +69,9 @@ def resolve(recipe: str, situation: Situation, given: dict[str, Any]) -> Recipe:
         origin[f"{owner or 'method'}.{key}"] = choice.reason if said else f"{label}: {choice.reason}"
     usual: dict[str, Any] = {}
     for owner, said, model in (("method", mine, method.Options), ("train", shared, Training)):
-        usual |= {name: values[owner].get(name, model.model_fields[name].default) for name in said}
+        usual |= {name: values[owner].get(name, model.model_fields[name].default) for name in said if name in given}
         values[owner] |= said
-        origin |= {f"{owner}.{name}": "given" for name in said}
+        origin |= {f"{owner}.{name}": "given" if name in given else "need: as what came first has it" for name in said}
     options = validated(method.Options, values["method"], method.name)
     training = validated(Training, values["train"], "training")
     for owner, model in (("method", options), ("train", training)):
@@ -81,7 +86,7 @@ def published(situation: Situation, column: str = "") -> dict[str, Chosen]:
     changed = method.paper_columns[column] if column else {}
     options = {name: value for name, value in changed.items() if name in method.Options.model_fields}
     card = {**method.paper_training, **{name: value for name, value in changed.items() if name not in options}}
-    epochs, warmup_epochs, rate = card.pop("epochs"), card.pop("warmup_epochs", 0), card.pop("lr_per_256", None)
+    epochs, warmup_epochs, rate = card.pop("epochs", 0), card.pop("warmup_epochs", 0), card.pop("lr_per_256", None)
     batch = shared.get("batch", card["batch"])
     if batch > situation.kept:
         raise TacitError(
@@ -91,7 +96,8 @@ def published(situation: Situation, column: str = "") -> dict[str, Chosen]:
     if situation.budget.minutes is not None:
         raise TacitError("the paper's recipe is counted in epochs; use --epochs or --steps, or --recipe auto with --minutes")
     epoch_steps = situation.kept // batch
-    steps, why = situation.budget.fixed_steps(epoch_steps, batch) or (epochs * epoch_steps, f"{epochs} epochs")
+    usual = (card["steps"], "as published, in steps") if "steps" in card else (epochs * epoch_steps, f"{epochs} epochs")
+    steps, why = situation.budget.fixed_steps(epoch_steps, batch) or usual
     warmup = Chosen(warmup_epochs * epoch_steps, f"{warmup_epochs} epochs")
     if "warmup" in card:
         warmup = Chosen(card.pop("warmup"), "as published, in steps")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,10 @@ from tacit.methods.method import Method, Options
 from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.nn.init import seeded
-from tacit.train import loggers
+from tacit.train import loggers, ranks
 from tacit.train.advice import Setting, departures
 from tacit.train.config import Training, validated
-from tacit.train.folder import RunFolder
+from tacit.train.folder import NEEDS, RunFolder
 from tacit.train.loop import Loop, StoppedByVerdict
 from tacit.train.probe import Probe
 from tacit.train.step import Step, passes, refuse_uneven
@@ -43,6 +44,9 @@ from tacit.train.watch import Watch, evaluating
 from tacit.views.normalise import statistics
 from tacit.views.sight import sight
 from tacit.views.view import windows
+
+WHOLE_BATCH = 8
+"""Samples at a time where a method goes through all of them before the run."""
 
 
 class Listener:
@@ -55,12 +59,20 @@ class Listener:
         """Progress: steps done, steps in all, last loss, a row of `speed.csv`, the verdict so far."""
 
 
-def train(folder: RunFolder, collection: Collection, config: dict[str, Any], fabric: Fabric, listener: Listener) -> RunFolder:
+def train(
+    folder: RunFolder,
+    collection: Collection,
+    config: dict[str, Any],
+    fabric: Fabric,
+    listener: Listener,
+    needs: Mapping[str, Method],
+) -> RunFolder:
     """Train from where the folder's last checkpoint stands, or from the start, to the end; on every rank at once.
 
     Args:
         collection: the samples that the run was begun on.
         config: the content of its `config.toml`.
+        needs: what it needs, trained.
 
     Raises:
         Stopped: the verdict, or a loss that is not finite, ended the run.
@@ -89,7 +101,8 @@ def train(folder: RunFolder, collection: Collection, config: dict[str, Any], fab
         store = _store(collection, training, say)
         held, kept = divide(len(collection), training)
         side = training.store_side or None
-        method = build_method(method_type, options, training, spec)
+        method = build_method(method_type, options, training, spec, needs)
+        _prepare(method, _every(collection, store, training, fabric), folder, fabric)
         loader = Loader(
             collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
             side=side, max_bad=training.max_bad, windows=windows(method.views()), partners=method.partners,
@@ -149,6 +162,21 @@ def _worded(collection: Collection, wording: Wording | None, folder: RunFolder, 
     return replace(collection, words=Words(Tokenizer(content, str(folder.tokenizer)), wording))
 
 
+def _prepare(method: Method, every: Iterator[Batch], folder: RunFolder, fabric: Fabric) -> None:
+    """The method's whole-set work: by the first rank, then by the others, for whom it is done."""
+    work = partial(method.before_run, every, folder.path / NEEDS)
+    ranks.by_first(fabric, work)
+    if fabric.global_rank > 0:
+        work()
+
+
+def _every(collection: Collection, store: stores.Store | None, training: Training, fabric: Fabric) -> Iterator[Batch]:
+    """All samples once, in order, on the device."""
+    side = training.store_side or None
+    loader = Loader(collection, store, None, WHOLE_BATCH, training.seed, shuffle=False, side=side, max_bad=1.0)
+    yield from (batch.to(fabric.device) for batch in loader)
+
+
 def _say_choices(config: dict[str, Any], say: Callable[[str], None]) -> None:
     """Every value that `auto` chose, with its reason."""
     for name, why in config["origin"].items():
@@ -180,8 +208,10 @@ def _store(collection: Collection, training: Training, say: Callable[[str], None
     return store
 
 
-def build_method(method: type[Method], options: Options, training: Training, spec: Spec) -> Method:
-    """A method with its first weights, which depend on the seed alone. Refuses what cannot work."""
+def build_method(
+    method: type[Method], options: Options, training: Training, spec: Spec, needs: Mapping[str, Method] | None = None
+) -> Method:
+    """A method with its first weights, which depend on the seed and on what it needs alone. Refuses what cannot work."""
     extra = method.encoder_options(options, training.encoder)
     encoder = build.encoder(training.encoder, spec.channels, method.extent(options, training.size), seed=training.seed, **extra)
     refuse_uneven(training)
@@ -193,7 +223,7 @@ def build_method(method: type[Method], options: Options, training: Training, spe
             raise TacitError("--recompute is for transformers: batch-norm would count every batch twice; use a vit")
         encoder.recompute = True  # pyright: ignore[reportArgumentType]
     with seeded(training.seed, "method"):
-        made = method(options, encoder, spec, training.size)
+        made = method(options, encoder, spec, training.size, **(needs or {}))
     if training.compile:
         made.student.compile()
     return made

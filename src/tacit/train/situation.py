@@ -34,6 +34,10 @@ class Budget:
             if not getattr(self, name) > 0:
                 raise TacitError(f"--{name} {getattr(self, name)}: it has to be above 0")
 
+    def part(self, share: float) -> Budget:
+        """So much of the minutes; whatever else is counted is counted for every run by itself."""
+        return self if self.minutes is None else Budget(minutes=share * self.minutes)
+
     def fixed_steps(self, epoch_steps: int, batch: int) -> tuple[int, str] | None:
         """Steps and where they come from, where the budget is not in minutes."""
         if self.steps is not None:

@@ -63,7 +63,7 @@ def body_points(volumes: Tensor, chances: Tensor, sizes: Tensor | None = None, m
     fitting = torch.where(fitting.flatten(1).any(dim=1).view(-1, 1, 1, 1), fitting, allowed)
     rank = fitting.flatten(1).cumsum(dim=1)  # [B, X * Y * Z], how many fit up to each voxel
     chosen = (chances.double() * rank[:, -1:]).long()
-    voxel = torch.searchsorted(rank, chosen, right=True)
+    voxel = torch.searchsorted(rank, chosen.contiguous(), right=True)
     return torch.stack([voxel // (extent[1] * extent[2]), voxel // extent[2] % extent[1], voxel % extent[2]], dim=-1)
 
 

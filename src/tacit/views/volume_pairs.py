@@ -16,8 +16,9 @@ from tacit.data.spec import Batch, Spec
 from tacit.views.normalise import Normalise
 from tacit.views.volume import Extent, normalised, to_unit
 from tacit.views.volume_crops import body_box, body_points, crop_around, same_position
+from tacit.views.volume_match import Found, Matching
 
-Partner = Literal["position", "self", "random"]
+Partner = Literal["matched", "position", "self", "random"]
 
 ANGLE, NOISE = math.radians(15), 0.1
 
@@ -30,35 +31,48 @@ class PairView:
     same place. That volume is the batch's part `partner`, where there is one; else another sample of the batch.
 
     Attributes:
-        which: `query` or `anchor`; both draw the same point.
+        which: `query` or `anchor`; both draw the same point. `score` is how alike the two voxels are, float32 `[B, 1]`.
         extent: of the crop.
-        partner: what the anchor shows: the same relative `position` in the body's box of another volume, any place of another
-            volume (`random`), or the very place in the volume it`self`.
+        partner: what the anchor shows: the place of another volume that is most alike (`matched`), the same relative
+            `position` in its body's box, any place of it (`random`), or the very place in the volume it`self`.
         augment: turn each crop by up to 15 degrees about the vertical and add noise of deviation 0.1.
         normalise: as in `ImageView`.
+        matching: what finds the most alike; without it, as long as a step is only tried, `matched` is by position.
+        tries: points that are drawn for it.
     """
 
-    which: Literal["query", "anchor"]
+    which: Literal["query", "anchor", "score"]
     extent: Extent
     partner: Partner = "position"
     augment: bool = False
     normalise: Normalise = "none"
+    matching: Matching | None = None
+    tries: int = 1
 
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:
         shared = Draws(draws.seed, draws.epoch, draws.samples, "pair/")
-        volumes = body(batch, spec)
-        points = body_points(volumes, shared.uniform("point", 1), batch.sizes.long())
-        if self.which == "anchor" and self.partner != "self":
-            other = partner_of(batch, shared)
-            sizes, box, volumes = other.sizes.long(), body_box(volumes), body(other, spec)
-            if self.partner == "random":
-                points = body_points(volumes, shared.uniform("any", 1), sizes)
-            else:
-                points = same_position(points, box, body_box(volumes)).minimum(sizes[:, None] - 1)
-        else:
-            sizes = batch.sizes.long()
-        x = crop_around(volumes, points[:, 0], self.extent, sizes)
+        other = batch if self.partner == "self" else partner_of(batch, shared)
+        found = self.found(batch, other, shared, spec)
+        if self.which == "score":
+            return found.score
+        shown, points = (batch, found.here) if self.which == "query" else (other, found.there)
+        x = crop_around(body(shown, spec), points, self.extent, shown.sizes.long())
         return normalised(self.changed(x, draws) if self.augment else x, self.normalise, spec)
+
+    def found(self, batch: Batch, other: Batch, shared: Draws, spec: Spec) -> Found:
+        """The voxels that query and anchor lie around."""
+        volumes, sizes = body(batch, spec), other.sizes.long()
+        points = body_points(volumes, shared.uniform("point", self.tries), batch.sizes.long())
+        here, score = points[:, :1], torch.zeros(len(batch), 1, device=points.device)
+        if self.partner == "self":
+            there = here
+        elif self.partner == "random":
+            there = body_points(body(other, spec), shared.uniform("any", 1), sizes)
+        else:
+            there = same_position(here, body_box(volumes), body_box(body(other, spec))).minimum(sizes[:, None] - 1)
+        if self.partner == "matched" and self.matching is not None:
+            return self.matching(batch, other, points, there[:, 0], shared)
+        return Found(here[:, 0], there[:, 0], score)
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         """Turned within the planes of the last two axes, to the nearest voxel, and with noise."""

@@ -1,4 +1,4 @@
-"""Pictures of any number of channels that are no colours: multi-page and OME TIFFs, arrays (`.npy`) of `[C, H, W]`, and
+"""Pictures of any number of channels that are no colours: multi-page and OME TIFFs, Zarr, arrays (`.npy`) of `[C, H, W]`, and
 pictures of which every channel is a file of its own.
 
 Samples are `[C, H, W, 1]`: how many channels there are may differ from one to the next. Nothing is mixed and none is left out.
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tacit.data.kinds import image
-from tacit.data.kinds.formats import beside, planes
+from tacit.data.kinds.formats import beside, ome_zarr, planes
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, guarded, kept
-from tacit.data.kinds.kind import GLANCE, Form, Sniffed, empty_and_alike, named, shrunk
+from tacit.data.kinds.kind import GLANCE, Form, Sniffed, empty_and_alike, ending, named, shrunk
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.window import Part, cut
 
@@ -54,8 +54,8 @@ def extensions() -> frozenset[str]:
 
 def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
     """Names alone never say it: an ordinary picture may be a TIFF, too."""
-    known = sum(Path(name).suffix.lower() in planes.EXTENSIONS for name in names)
-    pictures = [each for each in names if Path(each).suffix.lower() in extensions()]
+    known = sum(ending(name) in planes.EXTENSIONS for name in names)
+    pictures = [each for each in names if ending(each) in extensions()]
     parts = [part for each in pictures if (part := beside.channel(each))]
     said = beside.in_order({part.name for part in parts})
     apart = len(said) > 1 and len(parts) == len(pictures)
@@ -73,7 +73,7 @@ def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
     count, certainty = len(found.names), known / len(names) if names else 0.4
     if found.named and count > 1:
         return Sniffed(certainty, f"a sample that was looked at names its {count} channel(s): {', '.join(found.names[:4])}")
-    if count in COLOURS:
+    if count in COLOURS and not ome_zarr.is_store(first):
         return Sniffed(0.0, f"{count} planes without names are grey or colour")
     if count > FEW:
         return Sniffed(0.0, f"{count} planes without names may be a volume")
@@ -86,7 +86,7 @@ def gather(names: Sequence[str], first: Payload) -> list[str | None]:
     found: list[str | None] = []
     for each in names:
         part = beside.channel(each) if single else None
-        alone = each if Path(each).suffix.lower() in planes.EXTENSIONS else None
+        alone = each if ending(each) in planes.EXTENSIONS else None
         found.append(part.sample if part else alone)
     return found
 
@@ -211,6 +211,8 @@ def _is_single(path: Path) -> bool:
     """Whether a file has one channel, or is no file of several at all."""
     if path.suffix.lower() not in planes.EXTENSIONS:
         return True
+    if ome_zarr.is_store(path):
+        return False
     try:
         return len(planes.header(path).names) == 1
     except Unreadable:

@@ -7,6 +7,7 @@ tokenizer for it; nothing else in tacit knows a file format.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -174,6 +175,11 @@ def useful_side(kind: str, view: int, extent: Sequence[int]) -> int | None:
     return side if min(sides(kind, extent), default=0) > side else None
 
 
+def ending(name: str) -> str:
+    """The extension of a file's name, in small letters: `.tif`. For very many names a `Path` of each would take too long."""
+    return os.path.splitext(name)[1].lower()
+
+
 def empty_and_alike(survey: Survey, what: str) -> list[str]:
     """What `checks` of any kind have to say of samples without content and of copies; `what` samples are called."""
     found = []
@@ -228,7 +234,8 @@ def recognised(names: Sequence[str], read: Callable[[int, Limits], Payload]) -> 
     kinds = [kind_named(kind) for kind in KINDS]
     judged = [(kind, kind.sniff(names, None)) for kind in kinds]
     extensions = {kind.extensions() for kind, sniffed in judged if sniffed.certainty > 0}
-    open_to = [sum(Path(name).suffix.lower() in each for each in extensions) for name in names]
+    endings = map(ending, names)
+    open_to = [sum(one in each for each in extensions) for one in endings]
     contested = [place for place, count in enumerate(open_to) if count > 1]
     for place in contested[:: -(-len(contested) // GLANCED_AT) or 1]:
         try:
@@ -237,7 +244,8 @@ def recognised(names: Sequence[str], read: Callable[[int, Limits], Payload]) -> 
                 continue
         except (Unreadable, OSError):
             continue
-        judged += [(kind, kind.sniff(names, first)) for kind in kinds]
+        able = [kind for kind in kinds if ending(names[place]) in kind.extensions()]
+        judged += [(kind, kind.sniff(names, first)) for kind in able]
     return _surest(judged)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tacit.data.kinds.formats import clouds, npy
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_labels, guarded, kept, length, opened
-from tacit.data.kinds.kind import Form, Sniffed, empty_and_alike
+from tacit.data.kinds.kind import Form, Sniffed, empty_and_alike, ending
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.window import Part, Spread, cut
 
@@ -52,7 +51,7 @@ def extensions() -> frozenset[str]:
 
 def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
     for certainty, known, what in ((1.0, OWN, "a cloud of points"), (0.2, SHARED, "an array, perhaps of points")):
-        count = sum(Path(name).suffix.lower() in known for name in names)
+        count = sum(ending(name) in known for name in names)
         if count and (first is None or known is OWN):
             return Sniffed(
                 certainty * count / len(names), f"{count} of {len(names)} names looked at have the extension of {what}"

@@ -17,7 +17,7 @@ from PIL import Image
 from tacit.data.kinds import image
 from tacit.data.kinds.formats import beside, video
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, guarded, refuse_large
-from tacit.data.kinds.kind import GLANCE, GLANCED_AT, Form, Sniffed, differ, empty_and_alike, named, shrunk
+from tacit.data.kinds.kind import GLANCE, GLANCED_AT, Form, Sniffed, differ, empty_and_alike, ending, named, shrunk
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.window import Part, Spread
 
@@ -59,7 +59,7 @@ def extensions() -> frozenset[str]:
 
 
 def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
-    known = sum(Path(name).suffix.lower() in video.EXTENSIONS - {".gif"} for name in names)
+    known = sum(ending(name) in video.EXTENSIONS - {".gif"} for name in names)
     if known:
         return Sniffed(known / len(names), f"{known} of {len(names)} names looked at have the extension of a film")
     pictures = [each for each in names if _is_picture(each)]
@@ -169,7 +169,7 @@ def _still() -> frozenset[str]:
 
 
 def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in _still()
+    return ending(name) in _still()
 
 
 def _files(payload: Payload, name: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Volumes: NIfTI, DICOM series, HDF5 and NumPy's files, as `[D, H, W, C]`, any part of them, all with one spacing.
+"""Volumes: NIfTI, DICOM series, HDF5, Zarr and NumPy's files, as `[D, H, W, C]`, any part of them, all with one spacing.
 
 What a file says of the body is obeyed: axes run up, to the front and to the right, whatever order they lie in. Where spacings
 differ, every volume is resampled to their median, axis by axis.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tacit.data.kinds.formats import dicom, hdf5, nifti, npy
+from tacit.data.kinds.formats import dicom, hdf5, nifti, npy, ome_zarr
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, as_labels, guarded, kept, length, opened, refuse_large
 from tacit.data.kinds.formats.volume import Volume
 from tacit.data.kinds.kind import Form, Sniffed, differ, empty_and_alike, shrunk
@@ -37,7 +37,7 @@ together = dicom.EXTENSIONS
 SURE = nifti.EXTENSIONS | dicom.EXTENSIONS
 """These hold volumes, or slices of them, and nothing else."""
 
-SHARED = hdf5.EXTENSIONS | {".npy", ".npz"}
+SHARED = hdf5.EXTENSIONS | ome_zarr.EXTENSIONS | {".npy", ".npz"}
 """These may hold anything."""
 
 WIDTHS = ("uint8", "uint16", "float32")
@@ -104,12 +104,13 @@ def decode(
         raise Unreadable("contains NaN or infinite values")
     for axis, (_, weights) in enumerate(sums):
         if weights.ndim == 1:
-            array = array.take(weights, axis=axis)
+            whole = np.array_equal(weights, np.arange(array.shape[axis]))
+            array = array if whole else array.take(weights, axis=axis)
         else:
             array = np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
     if wanted.dtype != "float32" and array.dtype == np.float32:
         array = np.rint(array)
-    return np.ascontiguousarray(array, dtype=wanted.dtype)
+    return np.array(array, dtype=wanted.dtype, order="C")  # never the payload itself
 
 
 @guarded
@@ -168,8 +169,12 @@ def _opened(payload: Payload, limits: Limits) -> tuple[Form, Read]:
     """What a volume is by its header, and what reads a box of it."""
     if isinstance(payload, np.ndarray):
         return _array_form(payload.shape, payload.dtype), lambda box: _cut(payload, box)
+    if ome_zarr.is_store(payload):
+        there, read = ome_zarr.volume(payload, limits)
+        return Form(there.channels, there.dtype, there.extent, there.spacing or ()), read
     with opened(payload) as file:
         head = file.read(132)
+        array = npy.header(file, length(file)) if head.startswith(npy.SIGNATURE) else None
     if dicom.is_dicom(head):
         if not isinstance(payload, Path):
             raise Unreadable("a DICOM series is read from its folder on this machine: copy it here")
@@ -179,27 +184,25 @@ def _opened(payload: Payload, limits: Limits) -> tuple[Form, Read]:
         found = hdf5.header(payload, limits=limits)
         known = Form(found.channels, found.dtype, found.extent, found.spacing or ())
         return known, lambda box: hdf5.read(payload, box, limits=limits)
-    if head.startswith((npy.SIGNATURE, npy.ZIP)):
-        return _numpy(payload, head, limits)
-    return _body_form(nifti.header(payload, limits)), lambda box: _turned(nifti.read(payload, box[::-1], limits))
-
-
-def _numpy(payload: bytes | Path, head: bytes, limits: Limits) -> tuple[Form, Read]:
+    if array is not None:
+        return _array_form(array.shape, array.dtype), lambda box: _of_npy(payload, array, box, limits)
     if head.startswith(npy.ZIP):
-        with opened(payload) as file:
-            fitting = [array for array in npy.archived(file, limits).values() if array.ndim in (3, 4)]
-        if len(fitting) != 1:
-            raise Unreadable(f"one array of 3 or 4 axes was expected in the archive; it has {len(fitting)}")
-        return _opened(fitting[0], limits)
+        return _opened(_of_npz(payload, limits), limits)
+    volume, part = nifti.seen(payload, limits)
+    return _body_form(volume), lambda box: _turned(part(box[::-1]))
 
-    def read(box: Box) -> np.ndarray:
-        with opened(payload) as file:
-            rows = npy.rows(file, npy.header(file, length(file)), box[0], limits)
-        return _cut(rows, [slice(None), *box[1:]])
 
+def _of_npy(payload: bytes | Path, found: npy.Header, box: Box, limits: Limits) -> np.ndarray:
     with opened(payload) as file:
-        found = npy.header(file, length(file))
-    return _array_form(found.shape, found.dtype), read
+        return _cut(npy.box(file, found, box, limits), [])
+
+
+def _of_npz(payload: bytes | Path, limits: Limits) -> np.ndarray:
+    with opened(payload) as file:
+        fitting = [array for array in npy.archived(file, limits).values() if array.ndim in (3, 4)]
+    if len(fitting) != 1:
+        raise Unreadable(f"one array of 3 or 4 axes was expected in the archive; it has {len(fitting)}")
+    return fitting[0]
 
 
 def _array_form(shape: Sequence[int], dtype: np.dtype) -> Form:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tacit.core.errors import TacitError, nearest
 from tacit.data.kinds.kind import KINDS, kind_named
-from tacit.data.payload import Unreadable
+from tacit.data.payload import FOLDERS, Unreadable
 from tacit.data.samples import SAMPLES
 from tacit.data.sources import manifest
 from tacit.data.sources.arrays import open_arrays
@@ -57,6 +57,8 @@ def _at(place: Place, text: str, kind: str | None, columns: Mapping[str, str] | 
         raise TacitError(f"{place} has no columns to name: columns belong to a manifest ({', '.join(manifest.SUFFIXES)})")
     if "{" in text and not place.exists():
         return open_shards([Place.of(part) for part in expanded(text)], kind)
+    if place.fs is None and place.suffix in FOLDERS and place.is_folder():
+        return open_list([str(place)])
     if place.is_folder():
         return _folder(place, kind, columns)
     if place.is_file():

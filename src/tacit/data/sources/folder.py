@@ -18,7 +18,7 @@ from tacit.core.errors import TacitError
 from tacit.data.cache import keep_table, kept_table
 from tacit.data.index import spread
 from tacit.data.kinds.kind import Kind, kind_named, recognised
-from tacit.data.payload import Limits, Unreadable
+from tacit.data.payload import FOLDERS, Limits, Unreadable
 from tacit.data.sources.place import Place, facts_of
 from tacit.data.sources.source import Read, Source
 
@@ -68,7 +68,9 @@ def read_files(place_of: Callable[[str], Place], files: pa.Table) -> Read:
 
     def read(row: int, limits: Limits) -> bytes | Path:
         file, listed = place_of(unescaped(paths[row].as_py())), (sizes[row].as_py(), times[row].as_py())
-        if limits.whole or file.fs is not None:
+        if file.fs is None and file.suffix in FOLDERS and file.is_folder():
+            content = Path(file.path)
+        elif limits.whole or file.fs is not None:
             content = file.read(limits.file_bytes)
         else:
             file.open().close()  # there, and a regular file
@@ -98,7 +100,7 @@ def unescaped(path: str) -> str:
 def _kind(place: Place, listed: pa.Table, kind: str | None) -> tuple[Kind, str]:
     if kind is not None:
         return kind_named(kind), "it was given"
-    looked_at = listed.take(spread(len(listed), 10_000))
+    looked_at = listed.take(spread(len(listed), 1000))
     chosen, why = recognised(looked_at["path"].to_pylist(), read_files(place.__truediv__, looked_at))
     if chosen is None:
         raise TacitError(f"no kind of data recognises the {len(listed)} files in {place}: {why}; name the kind with --kind")
@@ -196,7 +198,7 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
             if name.startswith(".") or name == "__MACOSX":
                 continue
             try:
-                if entry.is_file():
+                if entry.is_file() or os.path.splitext(name)[1].lower() in FOLDERS:
                     found = entry.stat()
                     paths.append(escaped(prefix + name))
                     sizes.append(found.st_size)

@@ -69,6 +69,22 @@ def length(file: BinaryIO) -> int:
     return size
 
 
+def pieces(
+    file: BinaryIO, places: Sequence[int], shape: Sequence[int], dtype: np.dtype, part: tuple[slice, ...], limits: Limits
+) -> np.ndarray:
+    """`[len(places), ...]`: this part of each of the arrays `[*shape]`, in C order, that begin at these bytes of a file."""
+    refuse_large(shape, dtype.itemsize, limits)
+    piece = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+    seen = piece.view(dtype).reshape(shape)[part]
+    found = np.empty((len(places), *seen.shape), dtype)
+    for row, at in zip(found, places, strict=True):
+        file.seek(at)
+        if file.readinto(piece) != len(piece):  # pyright: ignore[reportAttributeAccessIssue]
+            raise Unreadable("truncated: values lie beyond the end of the file")
+        row[...] = seen
+    return found
+
+
 def missing(what: str, package: str, extra: str) -> TacitError:
     """What to say where a reader's own library is not installed."""
     return TacitError(f"reading {what} needs {package}, which is not installed: pip install 'tacit[{extra}]'")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from tacit.data.kinds.formats.content import (
     length,
     missing,
     opened,
+    pieces,
     refuse_large,
     refuse_missing,
 )
@@ -36,14 +38,11 @@ MOST_BEHIND = 1 << 20
 """So many bytes behind the voxels are read for the sake of the checksum that follows."""
 
 
-@guarded
 def header(content: Content, limits: Limits = DEFAULT_LIMITS) -> Volume:
     """What the volume is, by its header."""
-    with _unpacked(content) as (file, most):
-        return _opened(file, most).volume
+    return seen(content, limits)[0]
 
 
-@guarded
 def read(content: Content, part: Sequence[slice] | None = None, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     """`[right, anterior, superior, C]` in the header's dtype, the file's scaling applied; nothing else of it is kept in memory.
 
@@ -52,20 +51,15 @@ def read(content: Content, part: Sequence[slice] | None = None, limits: Limits =
         part: a slice of each axis, in the order of the header's extent; all, if None.
         limits: bytes that the part may take.
     """
-    from nibabel.arrayproxy import ArrayProxy
+    return seen(content, limits)[1](part)
 
+
+@guarded
+def seen(content: Content, limits: Limits) -> tuple[Volume, Callable[[Sequence[slice] | None], np.ndarray]]:
+    """What the volume is, and what reads a part of it without looking at its header again."""
     with _unpacked(content) as (file, most):
         found = _opened(file, most)
-        slices = found.laid.stored(part, found.volume.extent)
-        sizes = [len(range(n)[s]) for n, s in zip(found.shape, slices, strict=False)]
-        # Scaled values come as float64.
-        refuse_large((*sizes, found.volume.channels), 8 if found.scaling != (1.0, 0.0) else found.dtype.itemsize, limits)
-        slope, intercept = found.scaling
-        proxy = ArrayProxy(file, (found.shape, found.dtype, found.offset, slope, intercept), mmap=False)
-        array = np.asarray(proxy[tuple(slices)]).reshape(*sizes, found.volume.channels, order="F")
-        if part is None:
-            _read_to_the_end(file)
-        return as_kept(found.laid.turned(array))
+    return found.volume, guarded(partial(_read, content, limits, found))
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,26 @@ class _Opened:
     dtype: np.dtype
     offset: int
     scaling: tuple[float, float]
+
+
+def _read(content: Content, limits: Limits, found: _Opened, part: Sequence[slice] | None) -> np.ndarray:
+    from nibabel.volumeutils import apply_read_scaling
+
+    slices = found.laid.stored(part, found.volume.extent)
+    sizes = [len(range(n)[s]) for n, s in zip(found.shape, slices, strict=False)]
+    # Scaled values come as float64.
+    refuse_large((*sizes, found.volume.channels), 8 if found.scaling != (1.0, 0.0) else found.dtype.itemsize, limits)
+    # The first axis lies closest together.
+    (wide, high, deep), across = found.shape[:3], range(found.shape[1])[slices[1]]
+    planes = [volume * deep + at for volume in range(found.volume.channels) for at in range(deep)[slices[2]]]
+    places = [found.offset + (plane * high + across[0]) * wide * found.dtype.itemsize for plane in planes]
+    shape = across[-1] + 1 - across[0], wide
+    with _unpacked(content) as (file, _):
+        array = pieces(file, places, shape, found.dtype, (slice(None, None, across.step), slices[0]), limits)
+        if part is None:
+            _read_to_the_end(file)
+    array = array.reshape(found.volume.channels, *sizes[::-1]).transpose(3, 2, 1, 0)
+    return as_kept(found.laid.turned(apply_read_scaling(array, *map(np.float64, found.scaling))))
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 
 from tacit.core import archives
-from tacit.data.kinds.formats.content import refuse_large
+from tacit.data.kinds.formats.content import pieces, refuse_large
 from tacit.data.payload import Limits, Unreadable
 
 SIGNATURE = b"\x93NUMPY"
@@ -52,8 +53,21 @@ def rows(file: BinaryIO, found: Header, part: slice, limits: Limits) -> np.ndarr
     refuse_large(shape, found.dtype.itemsize, limits)
     row = math.prod(found.shape[1:]) * found.dtype.itemsize
     file.seek(found.start + first * row)
-    array = np.frombuffer(file.read(shape[0] * row), found.dtype).reshape(shape)
-    return array[[at - first for at in chosen]]
+    array = np.frombuffer(bytearray(file.read(shape[0] * row)), found.dtype).reshape(shape)
+    return array[:: chosen.step]
+
+
+def box(file: BinaryIO, found: Header, part: Sequence[slice], limits: Limits) -> np.ndarray:
+    """This part of an array of three axes or more in a seekable file; steps are positive, axes not named are whole.
+
+    Of the first axis only what is wanted is read, of the second what lies between the first and the last that are.
+    """
+    if found.fortran:
+        return rows(file, found, part[0], limits)[(slice(None), *part[1:])]
+    across, line = range(found.shape[1])[part[1]], math.prod(found.shape[2:]) * found.dtype.itemsize
+    places = [found.start + (at * found.shape[1] + across[0]) * line for at in range(found.shape[0])[part[0]]]
+    shape = across[-1] + 1 - across[0], *found.shape[2:]
+    return pieces(file, places, shape, found.dtype, (slice(None, None, across.step), *part[2:]), limits)
 
 
 def only(file: BinaryIO, size: int, limits: Limits) -> np.ndarray:

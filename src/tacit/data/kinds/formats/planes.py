@@ -1,4 +1,4 @@
-"""Pictures of any number of named channels: multi-page and OME TIFFs, and arrays (`.npy`) of `[C, H, W]`."""
+"""Pictures of any number of named channels: multi-page and OME TIFFs, Zarr, and arrays (`.npy`) of `[C, H, W]`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 
-from tacit.data.kinds.formats import npy, pillow, tiff
+from tacit.data.kinds.formats import npy, ome_zarr, pillow, tiff
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, Content, as_kept, guarded, kept, length, opened, refuse_large
 from tacit.data.payload import Limits, Unreadable
 
 if TYPE_CHECKING:
     import tifffile
 
-EXTENSIONS = frozenset({".tif", ".tiff", ".npy"})
+EXTENSIONS = frozenset({".tif", ".tiff", ".npy"}) | ome_zarr.EXTENSIONS
 PAGE_NAME = 285
 """The tag that names a page."""
 
@@ -63,6 +64,8 @@ def read(content: Content, channels: Sequence[int] | None = None, limits: Limits
 @guarded
 def seen(content: Content, limits: Limits) -> tuple[Planes, Read]:
     """What the picture is, and what reads channels of it without looking at its header again."""
+    if ome_zarr.is_store(content):
+        return _of_store(content, limits)
     payload = _whole(content, limits)
     found, file = _opened(payload, limits)
     return found, guarded(lambda channels: _read(payload, found, file, channels, limits))
@@ -72,8 +75,7 @@ def _read(
     payload: bytes, found: Planes, file: tifffile.TiffFile | None, channels: Sequence[int] | None, limits: Limits
 ) -> np.ndarray:
     chosen = list(range(len(found.names)) if channels is None else channels)
-    if not chosen or not all(0 <= channel < len(found.names) for channel in chosen):
-        raise Unreadable(f"channels {chosen} were asked for of a picture with {len(found.names)}")
+    _refuse_others(chosen, found)
     refuse_large((len(chosen), *found.extent), 4 if found.dtype == "float32" else np.dtype(found.dtype).itemsize, limits)
     if payload.startswith(npy.SIGNATURE):
         stream = io.BytesIO(payload)
@@ -117,13 +119,33 @@ def _opened(payload: bytes, limits: Limits) -> tuple[Planes, tifffile.TiffFile |
             described = _described(file)
     else:
         channels, dtype, (height, width) = pillow.header(pillow.opened(payload, ".tif", limits))
-    if min(channels, height, width) < 1 or math.prod((height, width)) > limits.pixels:
-        raise Unreadable(
-            f"{channels} channels of {height}x{width}; from 1 to the limit of {limits.pixels:,} pixels were expected"
-        )
+    return _planes(channels, (height, width), np.dtype(dtype), described, limits), file
+
+
+def _planes(channels: int, extent: tuple[int, int], dtype: np.dtype, described: Sequence[str], limits: Limits) -> Planes:
+    if min(channels, *extent) < 1 or math.prod(extent) > limits.pixels:
+        size = "x".join(map(str, extent))
+        raise Unreadable(f"{channels} channels of {size}; from 1 to the limit of {limits.pixels:,} pixels were expected")
     named = len(described) == channels and all(described)
     names = described if named else [f"channel {number}" for number in range(1, channels + 1)]
-    return Planes(tuple(names), kept(np.dtype(dtype)), (height, width), named), file
+    return Planes(tuple(names), kept(dtype), extent, named)
+
+
+def _of_store(path: Path, limits: Limits) -> tuple[Planes, Read]:
+    store, values = ome_zarr.picture(path, limits)
+    found = _planes(store.size("c"), (store.size("y"), store.size("x")), store.array.dtype, store.names, limits)
+
+    def read(channels: Sequence[int] | None) -> np.ndarray:
+        chosen = list(range(len(found.names)) if channels is None else channels)
+        _refuse_others(chosen, found)
+        return values(slice(min(chosen), max(chosen) + 1))[[channel - min(chosen) for channel in chosen]]
+
+    return found, guarded(read)
+
+
+def _refuse_others(chosen: Sequence[int], found: Planes) -> None:
+    if not chosen or not all(0 <= channel < len(found.names) for channel in chosen):
+        raise Unreadable(f"channels {chosen} were asked for of a picture with {len(found.names)}")
 
 
 def _described(file: tifffile.TiffFile) -> list[str]:

@@ -1,0 +1,85 @@
+"""What is tried before anything is written: whether a run can begin, and how long one of its steps takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from tacit.core.allocator import keep_freed_memory
+from tacit.core.draws import Draws
+from tacit.data.collection import Collection
+from tacit.data.index import spread
+from tacit.data.kinds.kind import shrunk, sides
+from tacit.data.loader import Loader
+from tacit.data.spec import Batch, Spec
+from tacit.data.text.wording import Wording
+from tacit.data.window import Window
+from tacit.methods.method import Method, Options, Progress
+from tacit.nn import build
+from tacit.train import loggers, ranks
+from tacit.train.config import Training
+from tacit.train.machine import seconds_per_call
+from tacit.train.needs import Needs, untrained
+from tacit.train.probe import Probe
+from tacit.train.session import build_method
+from tacit.train.step import Step
+from tacit.views.view import View, windows
+
+
+def rehearse(method: Method, training: Training) -> None:
+    """Find out whether the first weights can be read and the views be made."""
+    if training.init:
+        build.initialise(method.student, training.init)
+    if training.log_to:
+        loggers.require(training.log_to)
+    if training.probe:
+        Probe(training.probe, method.spec, method.extent(method.options, training.size), training.seed)
+    views = method.views()
+    samples = made_up(views, method.spec, method.spec.size, 1, method.wording(method.options))
+    for name, view in views.items():
+        view(samples.of(name), Draws(training.seed, 0, samples.ids, f"{name}/"), method.spec)
+
+
+def trial_seconds(
+    method: type[Method],
+    options: Options,
+    training: Training,
+    collection: Collection,
+    spec: Spec,
+    device: torch.device,
+    needs: Needs,
+) -> float:
+    """Measured seconds of one step: on noise of the right size, or, where it counts what is in them, on real samples."""
+    keep_freed_memory()
+    made = build_method(method, options, training, spec, untrained(needs))
+    step = Step(made, training, spec, ranks.alone(device))
+    count = training.batch // ranks.count()
+    if sides(spec.kind, spec.size):
+        extent = shrunk(spec.kind, spec.size, training.store_side or None)
+        batch = made_up(step.views, spec, extent, count, method.wording(options))
+    else:
+        some = spread(len(collection), count)
+        batch = Loader(
+            collection, None, some, count, training.seed, shuffle=False, max_bad=1.0, windows=windows(step.views)
+        ).batch(0)
+    progress = Progress(0, training.steps, max(1, training.steps // 10))
+    return seconds_per_call(lambda: step(batch, progress), device)
+
+
+def made_up(views: Mapping[str, View], spec: Spec, extent: Sequence[int], count: int, wording: Wording | None) -> Batch:
+    """Samples of noise with this extent, or the parts of them that views want, and captions of any words."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(extent: Sequence[int]) -> Batch:
+        data = torch.randint(0, 256, (count, spec.channels, *extent), generator=generator).to(torch.uint8)
+        return Batch(torch.arange(count), data, torch.tensor([list(extent)], dtype=torch.int32).expand(count, -1))
+
+    def part(window: Window) -> Batch:
+        places = window(extent, [0.5] * window.drawn)
+        return noise([*map(len, places), *extent[len(places) :]])
+
+    batch = noise(extent)
+    extra = {} if wording is None else {"tokens": wording.made_up(count, generator)}
+    return replace(batch, extra=extra, parts={name: part(window) for name, window in windows(views).items()})
