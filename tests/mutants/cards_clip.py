@@ -52,8 +52,8 @@ CLIP_MUTATIONS = [
     Mutation(
         "clip: no causal mask",
         "nn/text.py",
-        "is_causal=True",
-        "is_causal=False",
+        "causal=True",
+        "causal=False",
         f"{GOLDEN}::test_towers_within_the_method",
     ),
     Mutation(

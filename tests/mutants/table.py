@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .cards_alice import ALICE_MUTATIONS
+from .cards_anatomy import ANATOMY_MUTATIONS
 from .cards_chada_vit import CHADA_VIT_MUTATIONS
 from .cards_clip import CLIP_MUTATIONS
+from .cards_mod_x import MOD_X_MUTATIONS
 from .cards_polar_mae import POLAR_MAE_MUTATIONS
 from .cards_video import CHILD_VIDEO_MUTATIONS, RSPNET_MUTATIONS
 from .mutation import ROOT, Mutation
@@ -375,5 +377,6 @@ TRUST_MUTATIONS = [
 
 MUTATIONS = [
     *SIMCLR_MUTATIONS, *MOCO_MUTATIONS, *MAE_MUTATIONS, *DINO_MUTATIONS, *CHILD_VIDEO_MUTATIONS, *RSPNET_MUTATIONS,
-    *CHADA_VIT_MUTATIONS, *POLAR_MAE_MUTATIONS, *CLIP_MUTATIONS, *ALICE_MUTATIONS, *TRUST_MUTATIONS,
+    *CHADA_VIT_MUTATIONS, *POLAR_MAE_MUTATIONS, *CLIP_MUTATIONS, *MOD_X_MUTATIONS, *ALICE_MUTATIONS,
+    *ANATOMY_MUTATIONS, *TRUST_MUTATIONS,
 ]  # fmt: skip
