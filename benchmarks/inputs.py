@@ -22,6 +22,7 @@ from feeding import SEED, beside
 from pairs import asked, keep
 from torch import Tensor
 
+from tacit.core.allocator import keep_freed_memory
 from tacit.core.draws import Draws
 from tacit.data.spec import Batch, Spec
 from tacit.data.window import Box
@@ -154,6 +155,7 @@ def pictures(place: Path, count: int, pairs: int) -> dict[str, Any]:
 def main() -> None:
     """All kinds."""
     words = asked(pairs=7, volumes=32, clouds=256, pictures=128)
+    keep_freed_memory()  # as in a run
     with tempfile.TemporaryDirectory() as name:
         os.environ["TACIT_CACHE"] = f"{name}/cache"
         place = Path(name)

@@ -6,7 +6,8 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import av
 import h5py
@@ -14,6 +15,7 @@ import nibabel
 import numpy as np
 import plyfile
 import pyarrow as pa
+import zarr
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
@@ -112,6 +114,30 @@ def volumes() -> dict[str, bytes]:
         "scan.npy": npy(voxels),
         "scan.npz": npz(np.savez_compressed, scan=voxels),
     }
+
+
+def store(path: Path, axes: str, version: Literal[2, 3], shards: tuple[int, ...] | None = None) -> None:
+    """A Zarr store of a picture of five channels (`cyx`) or planes (`zyx`) in one level."""
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    group.create_array("0", shape=(5, 24, 20), chunks=(1, 12, 10), shards=shards, dtype="uint16")[:] = noise(
+        5, 24, 20, dtype="uint16"
+    )
+    units = [{"name": axis, "type": "space", "unit": "micrometer"} if axis in "zyx" else {"name": axis} for axis in axes]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [2.0, 0.5, 0.5]}]}
+    labels = [{"label": name} for name in ("DAPI", "ER", "RNA", "Actin", "Mito")]
+    said = {"multiscales": [{"axes": units, "datasets": [level]}], "omero": {"channels": labels}}
+    group.attrs.update(said if version == 2 else {"ome": {"version": "0.5", **said}})
+
+
+STORED: dict[str, tuple[Literal[2, 3], str]] = {
+    "zattrs": (2, ".zattrs"),
+    "zarray": (2, "0/.zarray"),
+    "piece": (2, "0/1.0.0"),
+    "group": (3, "zarr.json"),
+    "array": (3, "0/zarr.json"),
+    "shard": (3, "0/c/0/0/0"),
+}
+"""What is attacked of a store: the version, and the file in it."""
 
 
 def clouds() -> dict[str, bytes]:

@@ -47,6 +47,9 @@ def targets() -> Iterator[Target]:
             )
     for name, packed in (("series.dcm", False), ("rle.dcm", True)):
         yield Target(f"volume/{name}", _series(packed), lambda folder: _seen(folder / "data", "volume"))
+    for kind, axes in (("channels", "cyx"), ("volume", "zyx")):
+        for name in seeds_kinds.STORED:
+            yield Target(f"{kind}/zarr-{name}", _store(axes, name), lambda folder, kind=kind: _seen(folder / "data", kind))
     for name, content in seeds_kinds.pairs().items():
         yield Target(f"pair/{name}", file(name, content, beside=True), lambda folder, name=name: _paired(folder / name))
     yield from _runs()
@@ -58,6 +61,15 @@ def _series(packed: bool) -> Callable[[Path], Path]:
         for number, content in enumerate(seeds_kinds.slices(packed=packed)):
             (folder / "data" / f"{number}.dcm").write_bytes(content)
         return folder / "data" / "1.dcm"
+
+    return prepare
+
+
+def _store(axes: str, name: str) -> Callable[[Path], Path]:
+    def prepare(folder: Path) -> Path:
+        version, attacked = seeds_kinds.STORED[name]
+        seeds_kinds.store(folder / "data" / "scan.zarr", axes, version, (2, 24, 20) if name == "shard" else None)
+        return folder / "data" / "scan.zarr" / attacked
 
     return prepare
 

@@ -211,8 +211,8 @@ CHADA_VIT_MUTATIONS = [
     Mutation(
         "chada-vit: colours taken for channels",
         "data/kinds/channels.py",
-        "if count in COLOURS:",
-        "if count == 1:",
+        "if count in COLOURS and not",
+        "if count == 1 and not",
         f"{KIND}::test_grey_and_colours_stay_images",
     ),
     Mutation(

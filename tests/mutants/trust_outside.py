@@ -130,8 +130,8 @@ FOREIGN_MUTATIONS = [
     Mutation(
         "trust: pipes and devices in a folder are samples",
         "data/sources/folder.py",
-        "                if entry.is_file():",
-        "                if not entry.is_dir():",
+        "                if entry.is_file() or",
+        "                if not entry.is_dir() or",
         f"{DATA}::test_pipes_sockets_devices_and_loops_are_no_samples_and_block_nothing",
     ),
     Mutation(

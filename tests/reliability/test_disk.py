@@ -145,11 +145,11 @@ def test_a_store_that_must_be_goes_on_where_the_disk_was_full(
     decoded = store._decoded
     done: list[int] = []
 
-    def counting(decode: Any, side: Any, rows: range, workers: Any) -> Any:
+    def counting(decode: Any, side: Any, rows: range, *more: Any) -> Any:
         done.append(rows.start)
         if done == [0, 8, 16, 24, 32, 40, 48]:
             fill("samples.bin")
-        return decoded(decode, side, rows, workers)
+        return decoded(decode, side, rows, *more)
 
     monkeypatch.setattr(store, "CHUNK_ROWS", 8)
     monkeypatch.setattr(store, "_decoded", counting)
@@ -245,10 +245,10 @@ def test_data_that_vanishes_while_it_is_stored_is_not_stored_as_broken(
     data = write_photos(tmp_path / "photos", 80, (5,))
     decoded = store._decoded
 
-    def counting(decode: Any, side: Any, rows: range, workers: Any) -> Any:
+    def counting(decode: Any, side: Any, rows: range, *more: Any) -> Any:
         if rows.start == 48:
             data.rename(tmp_path / "unmounted")
-        return decoded(decode, side, rows, workers)
+        return decoded(decode, side, rows, *more)
 
     monkeypatch.setattr(store, "CHUNK_ROWS", 8)
     with monkeypatch.context() as patch:

@@ -143,7 +143,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("place", "number", "said"),
     [
-        ("tacit.train.pretrain._rehearse", signal.SIGTERM, "the same command starts again"),
+        ("tacit.train.plan.rehearse", signal.SIGTERM, "the same command starts again"),
         ("tacit.data.store._decoded", signal.SIGINT, "`tacit resume RUN` goes on"),
         ("tacit.train.session._keep", signal.SIGUSR1, "`tacit resume RUN` goes on"),
     ],
@@ -235,7 +235,11 @@ def test_a_second_process_in_the_same_folder_is_refused(unfinished: Path) -> Non
         assert (unfinished / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
-@pytest.mark.parametrize("holder", [f"process {os.getpid()} on here", "process 1 on another-host", "\0 not a name \xff"])
+@pytest.mark.parametrize(
+    "holder",
+    [f"process {os.getpid()} on here", "process 1 on another-host", "\0 not a name \xff"],
+    ids=["of this number", "elsewhere", "nobody"],
+)
 def test_the_lock_of_a_dead_process_blocks_nobody(tmp_path: Path, holder: str) -> None:
     """Whatever its number means today, and wherever it ran."""
     (tmp_path / ".lock").write_text(holder)

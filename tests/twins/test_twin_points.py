@@ -133,7 +133,7 @@ def test_blocks_change_nothing(monkeypatch):
         ]
 
     whole = all_of_it()
-    monkeypatch.setattr(sampling, "BLOCK", 500)
+    monkeypatch.setattr(sampling, "CACHED", 500)
     assert all(torch.equal(a, b) for a, b in zip(whole, all_of_it(), strict=True))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,8 @@ class ChannelView:
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:
         sample = Draws(draws.seed, draws.epoch, draws.samples)  # whatever the view
         draws = self.look.ahead(draws)
-        x, there = _unit(batch, self.look.cut(_folded(batch), draws), spec)
+        folded = _folded(batch)
+        x, there = _unit(folded, batch.sizes[:, 0], self.look.cut(folded, draws), spec)
         if self.turns:
             x = torch.where(draws.chance("turn", 0.5)[:, None, None, None], x.transpose(2, 3), x)
         if self.discard:
@@ -67,24 +69,32 @@ class ChannelCentreView:
     size: int
 
     def __call__(self, batch: Batch, draws: Draws, spec: Spec) -> Tensor:  # noqa: ARG002  (nothing is drawn)
-        return _view(*_unit(batch, CentreView(self.size).cut(_folded(batch)), spec))
+        folded = _folded(batch)
+        return _view(*_unit(folded, batch.sizes[:, 0], CentreView(self.size).cut(folded), spec))
 
 
 def _folded(batch: Batch) -> Batch:
-    """`[B, 1, C, H, W]` as images of C channels: what moves pixels then does the same to all of them."""
-    return Batch(batch.ids, batch.data[:, 0], batch.sizes[:, 1:])
+    """`[B, 1, C, H, W]` as images of C channels, float32: what moves pixels then does the same to all of them."""
+    lines = batch.data[:, 0].transpose(1, 2)  # the same rows of all channels lie together, as resampling wants them
+    if lines.device.type == "cpu":  # where NumPy takes a fifth of the time for 16 bits
+        lines = torch.from_numpy(lines.numpy().astype(np.float32, order="C"))
+    else:
+        lines = lines.to(torch.float32, memory_format=torch.contiguous_format)
+    return Batch(batch.ids, lines.transpose(1, 2), batch.sizes[:, 1:])
 
 
-def _unit(batch: Batch, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+def _unit(folded: Batch, counts: Tensor, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
     """A part `x [B, C, h, w]` of the samples, each channel scaled by the extremes of all of it; and which channels are true."""
-    data = batch.data[:, 0].float()  # [B, C, H, W]
-    there = present(batch.sizes[:, 0], data.shape[1])
-    rows, columns = (present(batch.sizes[:, axis], data.shape[axis + 1]) for axis in (1, 2))
-    inside = (rows[:, :, None] & columns[:, None])[:, None]  # [B, 1, H, W]
-    low = data.where(inside, torch.inf).amin((2, 3), keepdim=True)
-    high = data.where(inside, -torch.inf).amax((2, 3), keepdim=True)
+    there = present(counts, x.shape[1])
+    low = high = folded.data
+    # On a processor it is known at once whether anything is padded: masks take longer than all the rest.
+    if low.device.type != "cpu" or bool((folded.sizes != folded.sizes.new_tensor(low.shape[2:])).any()):
+        rows, columns = (present(folded.sizes[:, axis], low.shape[axis + 2]) for axis in (0, 1))
+        inside = (rows[:, :, None] & columns[:, None])[:, None]  # [B, 1, H, W]
+        low, high = low.where(inside, torch.inf), high.where(inside, -torch.inf)
+    low, high = low.amin((2, 3), keepdim=True), high.amax((2, 3), keepdim=True)
     least = (spec.high - spec.low) / 255
-    unit = ((x - low) / (high - low).clamp(min=least)).clamp(0, 1)
+    unit = ((x - low) / (high - low).clamp(min=least)).clamp_(0, 1)
     return unit.where(there[..., None, None], 0), there
 
 

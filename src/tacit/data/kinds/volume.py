@@ -145,7 +145,7 @@ def picture(sample: np.ndarray) -> np.ndarray:
 
 
 def traits(form: Form, sample: np.ndarray, common: Form) -> dict[str, str]:
-    spacing = " x ".join(f"{round(step, 2):g}" for step in form.spacing)
+    spacing = " x ".join(f"{step:.3g}" for step in form.spacing)
     return {"spacing": f"{spacing} mm" if spacing else "not said", "axes": form.axes or "not said"}
 
 

@@ -198,7 +198,7 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
             if name.startswith(".") or name == "__MACOSX":
                 continue
             try:
-                if entry.is_file() or os.path.splitext(name)[1].lower() in FOLDERS:
+                if entry.is_file() or (os.path.splitext(name)[1].lower() in FOLDERS and entry.is_dir()):
                     found = entry.stat()
                     paths.append(escaped(prefix + name))
                     sizes.append(found.st_size)

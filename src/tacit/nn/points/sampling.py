@@ -162,12 +162,13 @@ def _first(chosen: Tensor, count: int | None = None) -> Tensor:
     if chosen.device.type == "cpu":  # few are true, and no others need be looked at
         row, place = np.divmod(np.flatnonzero(chosen.numpy()), chosen.shape[-1])
         many = np.bincount(row, minlength=chosen.shape[:-1].numel())
-        turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
         count = int(many.max()) if count is None else count
-        early = turn < count
-        listed = np.full((len(many), count), -1)
-        listed[row[early], turn[early]] = place[early]
-        return torch.from_numpy(listed).unflatten(0, chosen.shape[:-1])
+        if (many != count).any():
+            turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
+            early, every = turn < count, place
+            place = np.full((len(many), count), -1)
+            place[row[early], turn[early]] = every[early]
+        return torch.from_numpy(place.reshape(*chosen.shape[:-1], count))
     count = int(chosen.sum(-1).amax()) if count is None else count
     places = torch.where(chosen, torch.arange(chosen.shape[-1], device=chosen.device), chosen.shape[-1])
     first = places.topk(min(count, chosen.shape[-1]), dim=-1, largest=False).values

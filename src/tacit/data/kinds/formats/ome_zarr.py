@@ -1,4 +1,4 @@
-"""Zarr on this machine's disk, versions 2 and 3: one array, or the finest level of a picture as OME-Zarr describes it; any part.
+"""Zarr on this machine's disk, versions 2 and 3: any part of one array, or of the finest level that OME-Zarr describes.
 
 A store is a folder. Its descriptions are judged before zarr sees them: numbers alone, a few codecs that pack bytes, and nothing
 that would be unpickled.
@@ -116,7 +116,9 @@ def _opened(path: Path, plain: Mapping[int, str], limits: Limits) -> Store:
     if "shape" in found:
         axes = plain.get(len(found["shape"]), "")
         if not axes:
-            raise Unreadable(f"an array of {len(found['shape'])} axes without names: {' or '.join(plain.values())} was expected")
+            raise Unreadable(
+                f"an array of {len(found['shape'])} axes without names: {' or '.join(plain.values())} was expected"
+            )
         return Store(_array(path, where, found, limits), axes)
     if not attributes.get("multiscales"):
         what = "a plate of many pictures" if "plate" in attributes else "a group without 'multiscales'"
@@ -186,7 +188,7 @@ def _array(path: Path, where: str, found: dict[str, Any], limits: Limits) -> Arr
 
 def _packing(found: Mapping[str, Any], itemsize: int, limits: Limits) -> Packing:
     """How values are packed, where that is by no more than one codec that is known."""
-    pieces = checksums = 0
+    pieces = checksums = tail = 0
     if found.get("zarr_format") == 3:
         codecs, shape = found["codecs"], found["chunk_grid"]["configuration"]["chunk_shape"]
         if [each["name"] for each in codecs] == ["sharding_indexed"]:
@@ -197,6 +199,7 @@ def _packing(found: Mapping[str, Any], itemsize: int, limits: Limits) -> Packing
             pieces = math.prod(big // small for big, small in zip(shape, shard["chunk_shape"], strict=True))
             shape, checksums = shard["chunk_shape"], 4 * (len(index) - 1)
         names = [each["name"] for each in codecs if each["name"] not in ("bytes", "crc32c", "transpose")]
+        tail = 4 * sum(each["name"] == "crc32c" for each in codecs)
     else:
         shape = found["chunks"]
         names = [str(each.get("id")) for each in (found.get("compressor"), *(found.get("filters") or ())) if each]
@@ -207,7 +210,7 @@ def _packing(found: Mapping[str, Any], itemsize: int, limits: Limits) -> Packing
     refuse_large(shape, itemsize, limits)
     if pieces > limits.file_bytes // 16:
         raise Unreadable(f"{pieces:,} pieces in a shard")
-    return _files().Packing("".join(names), math.prod(shape) * itemsize, pieces, checksums)
+    return _files().Packing("".join(names), math.prod(shape) * itemsize, pieces, checksums, tail)
 
 
 def _spacing(

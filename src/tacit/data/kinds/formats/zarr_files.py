@@ -1,4 +1,4 @@
-"""The files of a Zarr store, as zarr asks for them: none outside of the store, and no piece that unpacks to more than it says."""
+"""The files of a Zarr store, as zarr asks for them: none outside of it, and no piece that unpacks to more than it says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numcodecs import zstd
+from numcodecs import zstd  # pyright: ignore[reportAttributeAccessIssue]
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
@@ -19,7 +19,7 @@ from tacit.data.payload import Limits, Unreadable
 
 DESCRIPTIONS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
-ABSENT = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+ABSENT = (1 << 64) - 1
 """Where a shard's index says that a piece is not there."""
 
 
@@ -32,12 +32,14 @@ class Packing:
         room: bytes of a piece, unpacked.
         pieces: how many a file has whose end says where they begin (a shard); 0 where each file is one.
         checksums: bytes of the checksum behind that index.
+        tail: bytes of the checksum behind each piece.
     """
 
     codec: str
     room: int
     pieces: int = 0
     checksums: int = 0
+    tail: int = 0
 
 
 class Files(LocalStore):
@@ -69,7 +71,7 @@ class Files(LocalStore):
             content = found.as_numpy_array().view(np.uint8)
             pieces = _sharded(content, self.packing) if self.packing.pieces and byte_range is None else [content]
             for piece in pieces:
-                _refuse_bomb(piece.tobytes(), self.packing, self.limits)
+                _refuse_unsound(piece.tobytes(), self.packing, self.limits)
         return found
 
 
@@ -95,13 +97,15 @@ def _sharded(content: np.ndarray, packing: Packing) -> list[np.ndarray]:
     if len(content) < 16 * packing.pieces + packing.checksums:
         raise Unreadable("truncated: a shard is shorter than its index")
     places = index.copy().view("<u8").reshape(-1, 2)
-    return [content[int(start) : int(start + size)] for start, size in places if start != ABSENT]
+    return [content[start : start + size] for start, size in places.tolist() if start != ABSENT]
 
 
-def _refuse_bomb(piece: bytes, packing: Packing, limits: Limits) -> None:
-    """Codecs take the memory that a piece asks for: look first at what it would become."""
+def _refuse_unsound(piece: bytes, packing: Packing, limits: Limits) -> None:
+    """Codecs take the memory that a piece asks for, and Blosc reads as far as it says: look first at what it would become."""
     claimed = 0
     if packing.codec == "blosc":
+        if not 16 <= int.from_bytes(piece[12:16], "little") <= len(piece) - packing.tail:
+            raise Unreadable("truncated: a piece is shorter than it says")
         claimed = int.from_bytes(piece[4:8], "little")
     elif packing.codec == "lz4":
         claimed = int.from_bytes(piece[:4], "little")
