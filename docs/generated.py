@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,9 +92,10 @@ def claims() -> str:
     from claims import table
 
     content = json.loads(path.read_text())
-    seeds = len({run["seed"] for run in content["runs"]})
+    counts = Counter(run["run"] for run in content["runs"]).values()
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
     machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
-    return f"{table(content['runs'])}\n\nOn `{content['data']}`, {seeds} seed(s), on {machine}."
+    return f"{table(content['runs'])}\n\nOn `{content['data']}`, {seeds} seeds, on {machine}."
 
 
 def continual() -> str:
