@@ -47,7 +47,7 @@ RESULTS = Path(__file__).parent / "results" / "kills.json"
 HOSTS = {
     "simclr": "resnet-mini", "moco-v3": "resnet-mini", "mae": "vit-micro/4", "dino": "vit-micro/4",
     "child-video": "video-vit-micro/2x4", "rspnet": "r3d-mini", "chada-vit": "channel-vit-micro/8", "alice": "swin3d-micro",
-    "polar-mae": "point-vit-micro", "clip": "clip-vit-micro/4",
+    "polar-mae": "point-vit-micro", "clip": "clip-vit-micro/4", "mod-x": "clip-vit-micro/4",
 }  # fmt: skip
 """Methods of every kind of data, and what they are killed with."""
 
