@@ -11,8 +11,10 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,49 +85,41 @@ def scale() -> str:
     return table(json.loads((ROOT / "benchmarks/results/scale.json").read_text()))
 
 
-def claims() -> str:
-    """The papers' claims that can be seen at small scale, and whether they were."""
-    path = ROOT / "benchmarks/results/claims.json"
+def tabled(script: str, said: Callable[[dict[str, Any]], str]) -> str:
+    """What a script of `benchmarks/` found, as it tables its runs, with what is `said` of them and the machine behind it."""
+    path = ROOT / f"benchmarks/results/{script}.json"
     if not path.is_file():
         return "Not measured yet."
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from claims import table
-
     content = json.loads(path.read_text())
-    counts = Counter(run["run"] for run in content["runs"]).values()
-    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
     machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
-    return f"{table(content['runs'])}\n\nOn `{content['data']}`, {seeds} seeds, on {machine}."
+    return f"{import_module(script).table(content['runs'])}{said(content)} {machine}."
+
+
+def claims() -> str:
+    """The papers' claims that can be seen at small scale, and whether they were."""
+
+    def said(content: dict[str, Any]) -> str:
+        counts = Counter(run["run"] for run in content["runs"]).values()
+        seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        return f"\n\nOn `{content['data']}`, {seeds} seeds, on"
+
+    return tabled("claims", said)
 
 
 def continual() -> str:
     """What a stream of pairs does to what was learned before."""
-    path = ROOT / "benchmarks/results/continual.json"
-    if not path.is_file():
-        return "Not measured yet."
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from continual import table
 
-    content = json.loads(path.read_text())
-    seeds, steps = (
-        len({run["seed"] for run in content["runs"]}),
-        "{} steps of the first model, {} of a phase".format(*content["steps"]),
-    )
-    machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
-    return f"{table(content['runs'])}\n\n{seeds} seed(s), {steps}, on {machine}."
+    def said(content: dict[str, Any]) -> str:
+        seeds = len({run["seed"] for run in content["runs"]})
+        return f"\n\n{seeds} seed(s), {content['steps'][0]} steps of the first model, {content['steps'][1]} of a phase, on"
+
+    return tabled("continual", said)
 
 
 def places() -> str:
     """How far from its true place a trained anatomy finds a landmark in another body."""
-    path = ROOT / "benchmarks/results/anatomy.json"
-    if not path.is_file():
-        return "Not measured yet."
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from anatomy import table
-
-    content = json.loads(path.read_text())
-    machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
-    return f"{table(content['runs'])} On {machine}."
+    return tabled("anatomy", lambda content: " On")
 
 
 def quality(page: Path) -> Iterator[tuple[Path, str]]:

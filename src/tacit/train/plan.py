@@ -73,6 +73,11 @@ class Plan:
     words: Words | None
     needs: dict[str, Plan]
 
+    @property
+    def need(self) -> Need:
+        """What the run will be to the one that it is trained for."""
+        return Need(self.config, self.words)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -105,7 +110,7 @@ def plan_on(found: Found, request: Request, start: float) -> Plan:
     """Decide every value of a run on this data; `start` is when its time began to count (`time.monotonic`)."""
     method = method_class(request.method)
     first = first_plans(found, request)
-    needs = {name: Need(plan.config, plan.words) for name, plan in first.items()}
+    needs = {name: plan.need for name, plan in first.items()}
     needs |= {name: runs.given(name, path, method.needs[name]) for name, path in request.needs.items()}
     found = replace(found, spec=method.spec_given(found.spec, {name: need.spec for name, need in needs.items()}))
     if first:

@@ -15,7 +15,6 @@ from tacit.data.spec import Spec
 from tacit.data.survey import Survey, survey
 from tacit.methods.registry import METHODS, method
 from tacit.train.machine import memory_megabytes, pick_device
-from tacit.train.needs import Need
 from tacit.train.plan import SMALLEST, Found, Request, decide, first_plans, training_part
 from tacit.train.situation import Budget
 from tacit.train.trial import trial_seconds
@@ -115,7 +114,7 @@ def _cost(name: str, collection: Collection, spec: Spec, seen: Survey, device: t
     if len(collection) < SMALLEST:
         raise TacitError(f"{len(collection)} samples are too few, it needs {SMALLEST} at the least")
     request, data = Request(name, None, budget=Budget(steps=2000)), Found(collection, spec, seen)
-    needs = {need: Need(plan.config, plan.words) for need, plan in first_plans(data, request).items()}
+    needs = {name: plan.need for name, plan in first_plans(data, request).items()}
     recipe = decide(data, request, device, time.monotonic(), needs)
     t = recipe.training
     seconds = trial_seconds(chosen, recipe.options, t, collection, spec, device, needs)
