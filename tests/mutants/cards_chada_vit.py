@@ -188,10 +188,17 @@ CHADA_VIT_MUTATIONS = [
         f"{METHOD}::test_each_view_is_taught_by_the_other",
     ),
     Mutation(
+        "chada-vit: the centre of another number of channels",
+        "methods/chada_vit.py",
+        "return self.center[counts(large) - 1]",
+        "return self.center[counts(large) - 2]",
+        "unit/test_methods_chada_vit.py::test_each_number_of_channels_can_have_a_centre_of_its_own",
+    ),
+    Mutation(
         "chada-vit: the centre moved by what the student said",
         "methods/dino.py",
-        "self.heard.append(wide(teacher)",
-        "self.heard.append(wide(student.detach())",
+        "self.hear(wide(teacher), large)",
+        "self.hear(wide(student.detach()), large)",
         f"{GOLDEN}::test_a_step_of_the_loss",
     ),
     Mutation(

@@ -273,22 +273,22 @@ DINO_MUTATIONS = [
     Mutation(
         "dino: the centre updated before it is used",
         "methods/dino.py",
-        "target = sharpen(teacher, self.center, temperature)",
+        "target = sharpen(teacher, self.centre_of(large), temperature)",
         "target = sharpen(teacher, recentre(self.center, teacher, o.centre_momentum), temperature)",
         f"{DINO}::test_the_loss_is_that_of_the_centre_before_the_step",
     ),
     Mutation(
         "dino: the centre of softmax outputs",
         "methods/dino.py",
-        "self.heard.append(wide(teacher).mean(",
-        "self.heard.append(wide(teacher).softmax(-1).mean(",
+        "self.heard.append(teacher.mean(",
+        "self.heard.append(teacher.softmax(-1).mean(",
         f"{GOLDEN('dino')}::test_a_step",
     ),
     Mutation(
         "dino: the centre without 1 / 2B",
         "methods/dino.py",
-        "self.heard.append(wide(teacher).mean(",
-        "self.heard.append(wide(teacher).sum(",
+        "self.heard.append(teacher.mean(",
+        "self.heard.append(teacher.sum(",
         f"{GOLDEN('dino')}::test_a_step",
     ),
     Mutation(

@@ -234,7 +234,7 @@ def test_a_channel_is_discarded_wherever_the_true_ones_lie():
     image = torch.arange(1.0, 6)[None, :, None, None]
     there = torch.tensor([[False, True, False, True, True]])
     ours, left = discard(image.where(there[..., None, None], 0), there, torch.tensor([[0.9, 0.5]]))
-    assert ours.flatten().tolist() == [2, 5, 0, 0, 0]
-    assert left.tolist() == [[True, True, False, False, False]]
+    assert ours.flatten().tolist() == [0, 2, 0, 5, 0]
+    assert left.tolist() == [[False, True, False, True, False]]
     turned, _ = shuffle(image.where(there[..., None, None], 0), there, torch.tensor([[0.0, 0.9, 0.1, 0.5, 0.7]]))
     assert turned.flatten().tolist()[:3] == [4, 5, 2]

@@ -299,7 +299,7 @@ def test_auto_chooses_what_can_be(size):
     assert options.augment
     assert options.head_norm
     assert options.momentum == 0.98
-    assert options.lambda_rec == 30
-    assert chosen["train.lr"] == 1e-4
+    assert options.normalise == "data"
+    assert chosen["train.lr"] == 1e-3
     assert chosen["train.clip_per_tensor"]
     assert math.isclose(options.freeze_last, 0.01 * 500 / 7, abs_tol=1e-3)

@@ -175,6 +175,34 @@ def test_without_memory_the_centre_is_the_mean_of_what_the_teacher_said():
     torch.testing.assert_close(method.center, said)
 
 
+def test_each_number_of_channels_can_have_a_centre_of_its_own():
+    method = made(centre_each=True, centre_momentum=0.75).double()
+    views, draws = seen(method)
+    views = {name: x.double() for name, x in views.items()}
+    assert method.center.shape == (4, 12)
+    method.center[:] = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
+    before, row = method.center.clone(), torch.tensor(COUNTS * 2) - 1
+    said = method.teacher_head(method.teacher(torch.cat(list(views.values()))).pooled)
+    target, told = sharpen(said, before[row], 0.07), method.head(method.student(torch.cat(list(views.values()))).pooled)
+    assert method(views, draws, FIRST).total.item() == pytest.approx(cross_view(told, target, 0.1, 2).item(), rel=1e-9)
+    method.after_step(FIRST)
+    for count in range(1, 5):
+        torch.testing.assert_close(
+            method.center[count - 1], 0.75 * before[count - 1] + 0.25 * said[row == count - 1].mean(dim=0)
+        )
+
+
+def test_a_number_of_channels_that_was_not_seen_keeps_its_centre():
+    method = made(centre_each=True)
+    views, _ = seen(method)
+    few = torch.tensor([0, 2, 4])  # of one and two channels
+    method.center[:] = 1.0
+    method({name: x[few] for name, x in views.items()}, Draws(0, 0, few), FIRST)
+    method.after_step(FIRST)
+    assert (method.center[2:] == 1).all()
+    assert (method.center[:2] != 1).any(dim=1).all()
+
+
 @pytest.mark.parametrize("momentum", [1.0, 0.9])
 def test_the_teacher_follows_by_the_schedule(momentum):
     method, progress = made(momentum=momentum), Progress(3, 10, 5)
@@ -214,6 +242,7 @@ def test_auto_follows_the_length_of_the_run_and_the_data():
     chosen = {name: choice.value for name, choice in ChAdaViT.auto(facts()).items()}
     assert (chosen["channels"], chosen["prototypes"], chosen["momentum"]) == (6, 100, pytest.approx(0.988))
     assert chosen["teacher_temperature"] == 0.04
+    assert (chosen["head_norm"], chosen["centre_each"], chosen["centre_momentum"]) == (True, True, 0.95)
     assert chosen["freeze_last"] == pytest.approx(0.05 * 1000 / 9, abs=1e-4)
     assert (chosen["jitter"], chosen["turns"], chosen["blur"]) == (0.5, True, 1.0)
     longer = {name: choice.value for name, choice in ChAdaViT.auto(facts(steps=100_000, width=192, mirrored=False)).items()}

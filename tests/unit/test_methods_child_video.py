@@ -203,7 +203,8 @@ def test_auto_follows_the_films():
     assert (auto("child-video")["frames"], auto("child-video")["stride"]) == (8, 1)
     long = replace(SPEC, size=(300, 64, 64))
     assert auto("child-video", spec=long)["stride"] == 4
-    assert auto("child-video", batch=64)["train.lr"] == pytest.approx(1e-3)
+    assert auto("child-video", batch=64)["train.lr"] == pytest.approx(3e-3)
+    assert auto("child-video", batch=16, device="cuda")["train.lr"] == pytest.approx(5e-4)
     assert auto("child-video", device="cuda")["decoder_width"] == 256
 
 

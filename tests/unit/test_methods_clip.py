@@ -306,6 +306,8 @@ def test_crops_and_mirrors_heed_what_captions_say():
     assert (auto(plain)["area"].value, auto(plain)["flip"].value) == (0.5, 0.5)
     assert (auto([*plain, *["Left arm"] * 3])["area"].value, auto([*plain, *["Left arm"] * 3])["flip"].value) == (0.9, 0.0)
     assert (auto([*plain, *["two dogs"] * 3])["area"].value, auto([*plain, *["two dogs"] * 3])["flip"].value) == (0.9, 0.5)
+    assert auto([*plain, *["a cat at the top"] * 3])["area"].value == 0.9
+    assert auto([*plain, *["a long-sleeved top"] * 3])["area"].value == 0.5  # a garment, no place
     assert auto(plain, mirrored=False)["flip"].value == 0.0
 
 

@@ -62,7 +62,7 @@ class AliceOptions(Options):
     head_norm: bool = option(False, "batch-norm inside the head", auto="true")
     lambda_cls: float = option(1.0, "weight of the term of whole crops", ge=0)
     lambda_patch: float = option(1.0, "weight of the term of places", ge=0)
-    lambda_rec: float = option(10.0, "weight of the reconstruction", auto="30 where most voxels are empty", ge=0)
+    lambda_rec: float = option(10.0, "weight of the reconstruction", ge=0)
     rec_on: Literal["all", "hidden"] = option("all", "voxels that the reconstruction is judged by")
     student_temperature: float = option(0.1, "sharpness of the student", gt=0)
     teacher_temperature: float = option(0.01, "sharpness of the teacher", auto="0.07", gt=0)
@@ -79,7 +79,9 @@ class AliceOptions(Options):
     )
     freeze_last: float = option(1.0, "epochs during which the prototypes stay as they are", auto="1 % of the run", ge=0)
     drop_path: float = option(0.2, "chance that a branch of the last block is dropped", auto="0.1", ge=0, lt=1)
-    normalise: Literal["none", "data"] = option("none", "what is subtracted and divided by; hidden voxels are 0 after it")
+    normalise: Literal["none", "data"] = option(
+        "none", "what is subtracted and divided by; hidden voxels are 0 after it", auto="data"
+    )
 
 
 ENOUGH = 100
@@ -133,8 +135,8 @@ class Alice(Method):
         small = facts.device == "cpu"
         prototypes = 128 if small else 512
         epochs = facts.steps / max(1, facts.samples // facts.batch)
-        lr = max(1e-4, 5e-4 * facts.batch / 256)
-        kept = 0.98 if facts.steps < 1000 else 0.99 if facts.steps < 5000 else 0.996
+        usual = max(1e-4, 5e-4 * facts.batch / 256)
+        kept, lr = (0.98, 1e-3) if facts.steps < 1000 else (0.99, 5e-4) if facts.steps < 5000 else (0.996, usual)
         sides = {"mask_patch": 16 if facts.size >= 64 else 8 if facts.size >= 32 else 4}
         return {name: Chosen(side, f"crops of {facts.size} voxels") for name, side in sides.items()} | {
             "partner": Chosen("position" if facts.samples < ENOUGH else "matched", f"{facts.samples} volumes"),
@@ -147,7 +149,6 @@ class Alice(Method):
             "head_width": Chosen(256 if small else 2048, f"on a {facts.device}"),
             "bottleneck": Chosen(64 if small else 256, f"on a {facts.device}"),
             "head_norm": Chosen(True, "without it all places look alike after ten steps"),
-            "lambda_rec": Chosen(30.0, "most voxels are empty") if facts.sparse > 0.5 else Chosen(10.0, "as published"),
             "teacher_temperature": Chosen(0.07, "iBOT's: safer for few samples"),
             "teacher_temperature_start": Chosen(0.04, "iBOT's: safer for few samples"),
             "temperature_epochs": Chosen(max(1, round(0.3 * epochs)), "30 % of the epochs"),
@@ -156,8 +157,9 @@ class Alice(Method):
             "momentum": Chosen(kept, f"{facts.steps} steps"),
             "freeze_last": Chosen(round(0.01 * epochs, 4), "1 % of the run"),
             "drop_path": Chosen(0.1, "short runs"),
+            "normalise": Chosen("data", "what all crops have in common, their brightness, drowns the rest else"),
             "train.optimiser": Chosen("adamw", "as published"),
-            "train.lr": Chosen(lr, "5e-4 x batch / 256, 1e-4 at least"),
+            "train.lr": Chosen(lr, f"{facts.steps} steps"),
             "train.lr_end": Chosen(lr / 100, "a hundredth of the rate"),
             "train.weight_decay": Chosen(0.04, "constant in short runs"),
             "train.clip": Chosen(3.0, "as published"),
@@ -351,7 +353,8 @@ class Alice(Method):
         query, anchor = views["query"], views["anchor"]
         x, hidden = torch.cat([query, anchor]), self.hide(draws)
         student, made = self.sees(x * (1 - hidden))
-        rows = [planes(volume[:4]) for volume in (query * (1 - hidden[: len(query)]), made[: len(query)].clamp(0, 1), query)]
+        guess = made[: len(query)].clamp(query.min(), query.max())
+        rows = [planes(volume[:4]) for volume in (query * (1 - hidden[: len(query)]), guess, query)]
         drawn = {
             "Crops of the same place (from above, the front, the side), and below them what they are paired with": strip(
                 *(shown(planes(crop[:4])) for crop in (query, anchor))

@@ -18,8 +18,8 @@ MOST = 32
 
 SIDES = r"\b(left|right)\b"
 LAYOUT = (
-    rf"{SIDES}|\b(top|bottom|up|down|upper|lower|above|below|under|corner|cent(er|re)|middle|north|south|east|west"
-    r"|small|large|big|tiny|huge|little|one|two|three|four|five|six|seven|eight|nine|ten|many|several|\d+)\b"
+    rf"{SIDES}|\b((at|on|the) (top|bottom)|up|down|upper|lower|above|below|under|corner|cent(er|re)|middle|north"
+    r"|south|east|west|small|large|big|tiny|huge|little|one|two|three|four|five|six|seven|eight|nine|ten|many|several|\d+)\b"
 )
 """Words that a crop, or a mirror, would make untrue."""
 

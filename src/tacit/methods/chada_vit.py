@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import blurred
 from tacit.methods.dino import DINO, DistilOptions
-from tacit.methods.method import Chosen, Facts, Paper, option
+from tacit.methods.method import Chosen, Facts, Paper, Progress, option
 from tacit.methods.pictures import strip
 from tacit.nn.channel_vit import ChannelViT, OneChannelViT
 from tacit.nn.encoder import Encoder
@@ -35,12 +36,15 @@ class ChAdaViTOptions(DistilOptions):
     )
     head_width: int = option(2048, "hidden width of the head", auto="256", ge=1)
     bottleneck: int = option(256, "dimensions in which views are compared to prototypes", auto="64", ge=1)
-    head_norm: bool = option(False, "batch-norm inside the head")
+    head_norm: bool = option(False, "batch-norm inside the head", auto="true")
     fixed_gain: bool = option(False, "prototypes have unit length (norm_last_layer)", auto="true")
     teacher_temperature: float = option(0.07, "sharpness of the teacher", auto="0.04", gt=0)
     temperature_epochs: int = option(50, "epochs from one to the other", auto="0", ge=0)
-    centre_momentum: float = option(0.9, "how much of the running mean stays at each step", ge=0, le=1)
+    centre_momentum: float = option(
+        0.9, "how much of the running mean stays at each step", auto="0.9, more for small batches", ge=0, le=1
+    )
     momentum: float = option(0.9995, "how much of the teacher stays at the first step", auto="1 - 12 / steps", ge=0, le=1)
+    centre_each: bool = option(False, "a centre for each number of channels, so that this number is no answer", auto="true")
     freeze_last: float = option(1.0, "epochs during which the prototypes stay as they are", auto="5 % of the run", ge=0)
     block: Literal["official", "prenorm"] = option("official", "norms after each branch and ReLU, or the usual block")
     attend: Literal["all", "channels"] = option("all", "patches look at all others, or at their own place in all channels")
@@ -88,15 +92,19 @@ class ChAdaViT(DINO):
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
         epochs = facts.steps / max(1, facts.samples // facts.batch)
         small, short, anyhow = facts.size < 48, facts.steps < 5000, facts.mirrored is not False
+        rows = 2 * facts.batch
         base = 1e-3 if facts.width <= 128 else 5e-4
         return {
             "channels": Chosen(facts.extent[0], f"pictures have at most {facts.spec.size[0]}"),
             "prototypes": Chosen(min(max(facts.samples // 3, 64), 4096), f"{facts.samples} samples"),
             "head_width": Chosen(256, "small data"),
             "bottleneck": Chosen(64, "small data"),
+            "head_norm": Chosen(True, "without it the teacher says the same of all samples"),
             "fixed_gain": Chosen(True, "steadier in short runs"),
+            "centre_each": Chosen(True, "else the number of channels is all that the teacher says"),
             "teacher_temperature": Chosen(0.04, "a lower one puts everything on one prototype"),
             "temperature_epochs": Chosen(0, "constant"),
+            "centre_momentum": Chosen(0.9 if rows >= 128 else 1 - 0.1 * rows / 128, f"{rows} teacher rows a step"),
             "momentum": Chosen(min(max(1 - 12 / facts.steps, 0.9), 0.9995), f"{facts.steps} steps"),
             "freeze_last": Chosen(round(0.05 * epochs, 4), "5 % of the run"),
             "area": Chosen(0.3, "smaller crops of cells show hardly any of them"),
@@ -130,6 +138,30 @@ class ChAdaViT(DINO):
             raise TacitError(
                 f"pictures have up to {spec.size[0]} channels, channels={options.channels} slots are too few; raise it"
             )
+
+    def __init__(self, options: ChAdaViTOptions, encoder: Encoder, spec: Spec, size: int) -> None:
+        super().__init__(options, encoder, spec, size)
+        if options.centre_each:
+            self.center = self.center.repeat(options.channels, 1)
+
+    def centre_of(self, large: Tensor) -> Tensor:
+        return self.center[counts(large) - 1] if self.options.centre_each else self.center
+
+    def hear(self, teacher: Tensor, large: Tensor) -> None:
+        if self.options.centre_each:
+            there = F.one_hot(counts(large) - 1, len(self.center)).to(teacher)  # [2B, Cmax]
+            self.heard.append(torch.cat([there.T @ teacher, there.sum(0)[:, None]], dim=1))  # sums, and of how many
+        else:
+            super().hear(teacher, large)
+
+    def after_step(self, progress: Progress) -> None:
+        if self.options.centre_each and self.heard:
+            heard = distributed.total(torch.stack(self.heard).sum(dim=0))
+            many = heard[:, -1:]
+            mean = torch.where(many > 0, heard[:, :-1] / many.clamp(min=1), self.center)  # what was not seen keeps its own
+            self.center += (1 - self.options.centre_momentum) * (mean - self.center)
+            self.heard.clear()
+        super().after_step(progress)
 
     @property
     def encoder(self) -> Encoder:
@@ -182,6 +214,11 @@ class ChAdaViT(DINO):
         return found
 
 
+def counts(x: Tensor) -> Tensor:
+    """How many true channels the views `[N, 2, C, H, W]` have, int64 `[N]`, 1 at least."""
+    return (x[:, 1, :, 0, 0] > 0).sum(dim=1).clamp(min=1)
+
+
 def panels(x: Tensor, most: int = 8) -> Tensor:
     """Views `[N, 2, C, H, W]`, a picture a column, a channel a row: `[1, C * (H + 1), N * (W + 1)]`; absent ones are grey."""
     shown = x[:most, 0].where(x[:most, 1] > 0, 0.5).float()
@@ -190,12 +227,12 @@ def panels(x: Tensor, most: int = 8) -> Tensor:
 
 def attended(x: Tensor, maps: Tensor) -> Tensor:
     """One view `[2, C, H, W]`, a channel a row; columns are the channel and each head's map `[heads, C, h, w]` over it."""
-    true = int((x[1, :, 0, 0] > 0).sum())
+    true = x[1, :, 0, 0] > 0
     strongest = maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-    large = F.interpolate(maps / strongest, x.shape[2:], mode="nearest")[:4, :true]
-    columns = torch.cat([x[:1, :true], large]).float()  # [1 + heads, C, H, W]
+    large = F.interpolate(maps / strongest, x.shape[2:], mode="nearest")[:4, true]
+    columns = torch.cat([x[:1, true], large]).float()  # [1 + heads, C, H, W]
     picture = strip(*columns.transpose(0, 1)[:, :, None], most=5)
-    return F.pad(picture, (0, 4, 0, (x.shape[1] - true) * (x.shape[2] + 1)), value=1.0)
+    return F.pad(picture, (0, 4, 0, int((~true).sum()) * (x.shape[2] + 1)), value=1.0)
 
 
 def bars(share: Tensor, height: int = 40, width: int = 20) -> Tensor:

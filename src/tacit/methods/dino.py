@@ -205,10 +205,10 @@ class DINO(Method):
         temperature = teacher_temperature(
             int(progress.epoch), o.teacher_temperature_start, o.teacher_temperature, o.temperature_epochs
         )
-        target = sharpen(teacher, self.center, temperature)
+        target = sharpen(teacher, self.centre_of(large), temperature)
         loss = cross_view(student, target, o.student_temperature, 2 + len(small))
         if self.training and o.centre:
-            self.heard.append(wide(teacher).mean(dim=0, keepdim=True))
+            self.hear(wide(teacher), large)
         sure = entropy(target)
         return Terms(
             loss,
@@ -220,6 +220,14 @@ class DINO(Method):
                 "teacher_temperature": loss.new_tensor(temperature),
             },
         )
+
+    def centre_of(self, large: Tensor) -> Tensor:
+        """What is taken from the teacher's logits of these crops: `[1, K]` or `[2B, K]`."""
+        return self.center
+
+    def hear(self, teacher: Tensor, large: Tensor) -> None:
+        """Remember the teacher's logits `[2B, K]` of these crops for the centre."""
+        self.heard.append(teacher.mean(dim=0, keepdim=True))
 
     def says(self, large: Tensor, small: list[Tensor], draws: Draws) -> Tensor:
         """The student's logits: one call of the trunk for each size of crop, one of the head for all."""
