@@ -98,13 +98,17 @@ def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
     assert rate(optimiser="sgd", lr=0.5) == 0.5
 
 
-def test_short_runs_of_convolutions_take_small_views():
+def test_short_runs_of_convolutions_train_on_small_views_and_take_features_of_larger_ones():
     seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
 
-    def size(name: str, minutes: float | None, device: str = "cpu") -> int:
+    def sizes(name: str, minutes: float | None, device: str = "cpu", **given: Any) -> tuple[int, int]:
         situation = Situation(method(name), PHOTOGRAPHS, seen, None, Budget(minutes), device, measure=lambda o, t: 1.0)
-        return resolve("auto", situation, {"precision": "float32"}).training.size
+        training = resolve("auto", situation, {"precision": "float32", **given}).training
+        return training.size, training.shown_size
 
-    assert [size("simclr", minutes) for minutes in (1.5, 10, 60, None)] == [32, 64, 96, 64]
-    assert size("mae", 1.5) == 64
-    assert size("simclr", 1.5, "cuda") == 128
+    assert [sizes("simclr", minutes) for minutes in (1.5, 10, 60, None)] == [(16, 24), (64, 64), (96, 96), (64, 64)]
+    assert sizes("mae", 1.5) == (64, 64)
+    assert sizes("simclr", 1.5, "cuda") == (128, 128)
+    assert sizes("simclr", 1.5, size=24) == (24, 24)
+    assert sizes("simclr", 1.5, encoder="vit-micro/4") == (32, 32)
+    assert sizes("simclr", 1.5, feature_size=48) == (16, 48)

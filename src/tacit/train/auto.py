@@ -17,6 +17,12 @@ SHARE_FOR_STEPS = 0.9
 MOST_EPOCHS = 800
 """Where nobody set the time: more passes over the same few samples have stopped paying long before."""
 
+LARGEST = 256
+"""Batch, where samples are many."""
+
+SHARE_FOR_BATCH = 0.5
+"""Of the memory, for what a step keeps; the rest is for weights, views and whatever else runs."""
+
 HELD_BACK = "a tenth, 512 at most, 64 at least where a quarter is as many"
 
 USUAL_RATES = {"sgd": 0.06, "lars": 0.3, "lars-simclr": 0.3}
@@ -32,11 +38,12 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     fit = fit_of(now.spec.kind)
     chosen["train.size"] = _said(now, "size") or fit.size(now)
     chosen["train.encoder"] = _said(now, "encoder") or fit.encoder(now, chosen["train.size"].value)
+    chosen["train.feature_size"] = _said(now, "feature_size") or fit.feature_size(now, chosen["train.size"].value)
     extent = fit.extent(now, chosen["train.size"].value)
-    chosen["train.batch"] = _said(now, "batch") or _batch(now)
+    chosen["train.steps"] = Chosen(2000, "until the pace is known")
+    chosen["train.batch"] = _said(now, "batch") or _batch(now, chosen, extent, fit.fewest)
     if (batch := chosen["train.batch"].value) > now.kept:  # before a step of it is tried
         raise TacitError(f"{now.kept} samples to train on are fewer than one batch of {batch}; give a smaller one or more data")
-    chosen["train.steps"] = Chosen(2000, "until the pace is known")
     chosen["train.precision"], pace = _precision(now, chosen, extent)
     fixed = now.budget.fixed_steps(now.kept // chosen["train.batch"].value, chosen["train.batch"].value)
     if fixed is not None:
@@ -45,7 +52,8 @@ def fitted(now: Situation) -> dict[str, Chosen]:
         chosen |= _steps(now, chosen, extent, pace)
     steps = chosen["train.steps"].value
     chosen["train.warmup"] = Chosen(min(steps // 2, max(20, round(0.05 * steps))), "5 % of the steps, at least 20")
-    if side := useful_side(now.spec.kind, chosen["train.size"].value, now.spec.size):
+    shown = chosen["train.feature_size"].value or chosen["train.size"].value
+    if side := useful_side(now.spec.kind, shown, now.spec.size):
         chosen["train.store_side"] = Chosen(side, "one and a half times the view: what crops can use")
     rules = now.method.auto(now.facts(chosen, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
@@ -66,11 +74,16 @@ def _said(now: Situation, name: str) -> Chosen | None:
     return Chosen(now.training[name], "given") if name in now.training else None
 
 
-def _batch(now: Situation) -> Chosen:
-    batch = 256
-    while batch > 32 and batch > now.kept / 8:
+def _batch(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], fewest: int) -> Chosen:
+    """At most an eighth of the samples, and no more than fit into the memory, unless that is less than `fewest`."""
+    batch, why = LARGEST, f"{now.kept} samples"
+    while batch > fewest and batch > now.kept / 8:
         batch //= 2
-    return Chosen(max(2, min(batch, now.kept)), f"{now.kept} samples")
+    if batch > fewest:
+        share = now.memory(chosen | {"train.batch": Chosen(fewest, "weighed")}, extent) * batch / fewest
+        while batch > fewest and share > SHARE_FOR_BATCH:
+            batch, share, why = batch // 2, share / 2, f"a step of {batch} would take {share:.0%} of the memory"
+    return Chosen(max(2, min(batch, now.kept)), why)
 
 
 def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> tuple[Chosen, float]:

@@ -21,6 +21,7 @@ class Training(BaseModel):
     batch: int = Field(256, ge=2, description="samples per step, over all ranks")
     accumulate: int = Field(1, ge=1, description="forward passes that one step is made of")
     size: int = Field(224, ge=4, description="side of the (largest) view in pixels")
+    feature_size: int = Field(0, ge=0, description="side of the view that features are taken of; 0: as size")
     encoder: str = Field("resnet50", description="name of the encoder, `vit-tiny/4`, `resnet18`, `timm:NAME`, `file.py:Class`")
     init: str = Field("", description="file of weights, or run folder, that the encoder starts from")
     optimiser: Literal["adamw", "sgd", "lars", "lars-simclr"] = Field("adamw", description="update rule")
@@ -51,6 +52,11 @@ class Training(BaseModel):
     log_to: Literal["", "wandb", "mlflow"] = Field("", description="where else the numbers go")
     needs_share: float = Field(0.4, gt=0, lt=1, description="share of the time in which what the method needs is trained first")
     stop_on: Literal["collapse", "none"] = Field("collapse", description="which verdict ends a run early")
+
+    @property
+    def shown_size(self) -> int:
+        """Side of the view that features are taken of, in pixels."""
+        return self.feature_size or self.size
 
 
 class Whole(BaseModel):

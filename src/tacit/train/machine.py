@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from tacit.core.errors import TacitError
+from tacit.data.payload import memory
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -45,6 +46,21 @@ def seconds_per_call(call: Callable[[], object], device: torch.device, at_least:
     return sorted(times)[len(times) // 2]
 
 
+def bytes_kept(call: Callable[[], object]) -> int:
+    """What a call keeps for its backward pass, without weights: nearly all that a step takes, and as much for each sample."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        call()
+    return sum(kept.values())
+
+
 def describe() -> dict[str, str | int]:
     """Versions and hardware, for `run.json`."""
     facts: dict[str, str | int] = {
@@ -59,6 +75,11 @@ def describe() -> dict[str, str | int]:
         facts["gpu"] = torch.cuda.get_device_name()
         facts["gpus"] = torch.cuda.device_count()
     return facts
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory that there is: of the GPU for CUDA, else what this process may use of the machine's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else memory()
 
 
 def memory_megabytes(device: torch.device) -> float:

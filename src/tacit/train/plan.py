@@ -13,8 +13,7 @@ import torch
 from tacit.core.errors import TacitError
 from tacit.core.version import __version__
 from tacit.data.collection import Collection
-from tacit.data.kinds.kind import as_taken
-from tacit.data.open import measure, open_data
+from tacit.data.open import measure, open_as
 from tacit.data.spec import Spec
 from tacit.data.survey import Survey, survey
 from tacit.data.text.wording import Words, every_caption, fingerprint
@@ -29,7 +28,7 @@ from tacit.train.recipe import QUICK_MINUTES, Recipe, resolve
 from tacit.train.session import build_method
 from tacit.train.situation import DEFAULT_MINUTES, Budget, Situation
 from tacit.train.step import refuse_uneven
-from tacit.train.trial import rehearse, trial_seconds
+from tacit.train.trial import rehearse, trial_memory, trial_seconds
 
 SMALLEST = 8
 """Fewer samples than this are refused: there is nothing to hold back and nothing to compare."""
@@ -93,7 +92,7 @@ def planned(request: Request) -> Plan:
     start = time.monotonic()
     method = method_class(request.method)
     runs.asked(method, request.needs)
-    collection = training_part(_opened(request, method))
+    collection = training_part(open_as(request.data, method.kinds, request.kind, request.split, request.columns))
     if collection.kind.name not in method.kinds:
         raise TacitError(f"{method.name} takes {' or '.join(method.kinds)}, but here are {collection.description}")
     if len(collection) < SMALLEST:
@@ -160,6 +159,7 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
         request.budget,
         device.type,
         lambda options, training: trial_seconds(method, options, training, found.collection, found.spec, device, needs),
+        lambda options, training: trial_memory(method, options, training, found.collection, found.spec, device, needs),
         lambda: time.monotonic() - start,
     )
     inherited = method.inherits({name: need.config["method"] | need.config["train"] for name, need in needs.items()})
@@ -188,18 +188,6 @@ def _budget(request: Request) -> Budget:
 
 def _share(request: Request) -> float:
     return request.given.get("needs_share", Training.model_fields["needs_share"].default)
-
-
-def _opened(request: Request, method: type[Method]) -> Collection:
-    """The data, as a kind that the method takes where it can be understood so: pictures are pairs to a method of pairs."""
-
-    def opened(kind: str | None) -> Collection:
-        return open_data(request.data, kind=kind, split=request.split, columns=request.columns)
-
-    collection = opened(request.kind)
-    kind = collection.kind.name
-    taken = as_taken(kind, method.kinds) if request.kind is None else kind
-    return collection if taken == kind else opened(taken)
 
 
 def _words(method: type[Method], options: Options, collection: Collection, needs: Needs) -> Words | None:

@@ -107,7 +107,7 @@ def train(
             collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
             side=side, max_bad=training.max_bad, windows=windows(method.views()), partners=method.partners,
         )  # fmt: skip
-        seen, extent, look = as_seen(method), method_type.extent(options, training.size), sight(spec.kind)
+        seen, extent, look = as_seen(method), method_type.extent(options, training.shown_size), sight(spec.kind)
         shown = held if len(held) else kept[np.arange(min(64, len(kept)))]
         beside = Loader(
             collection, store, shown, 512, training.seed, shuffle=False, side=side, max_bad=1.0,
@@ -245,7 +245,9 @@ def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdic
         files.write_bytes(folder.reader_weights, save(_weights(torch.nn.ModuleDict(both))))
         files.write_json(folder.reader, reader.config)
     spec = as_seen(method).to_dict()
-    kept = {"encoder": method.encoder.config, "spec": spec, "size": training.size, "seed": training.seed}
+    size = training.shown_size
+    extent = method.extent(method.options, size)
+    kept = {"encoder": method.encoder.config, "spec": spec, "size": size, "extent": extent, "seed": training.seed}
     files.write_json(folder.encoder, kept)
 
 

@@ -60,6 +60,7 @@ class Situation:
         budget: how long the run may be.
         device: `cpu`, `cuda` or `mps`.
         measure: seconds of a step with these values, measured.
+        weigh: share of the device's memory that such a step keeps, measured.
         elapsed: seconds of the budget that are already spent.
         options, training: what the user set.
     """
@@ -71,6 +72,7 @@ class Situation:
     budget: Budget
     device: str
     measure: Callable[[Options, Training], float]
+    weigh: Callable[[Options, Training], float] = lambda options, training: 0.0
     elapsed: Callable[[], float] = lambda: 0.0
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -110,10 +112,17 @@ class Situation:
 
     def seconds(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> float:
         """Measured, of one step with the values chosen so far and the method's own rules for the rest."""
+        return self.measure(*self._values(chosen, extent))
+
+    def memory(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> float:
+        """Measured share of the device's memory that such a step keeps."""
+        return self.weigh(*self._values(chosen, extent))
+
+    def _values(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> tuple[Options, Training]:
         values = chosen | self.method.auto(self.facts(chosen, extent))
         options = {name: choice.value for name, choice in values.items() if not name.startswith("train.")}
         training = {name[6:]: choice.value for name, choice in values.items() if name.startswith("train.")}
-        return self.measure(
+        return (
             validated(self.method.Options, options | self.options, self.method.name),
             validated(Training, training | self.training, "training"),
         )

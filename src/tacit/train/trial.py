@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,11 +20,13 @@ from tacit.methods.method import Method, Options, Progress
 from tacit.nn import build
 from tacit.train import loggers, ranks
 from tacit.train.config import Training
-from tacit.train.machine import seconds_per_call
+from tacit.train.machine import bytes_kept, memory_bytes, seconds_per_call
 from tacit.train.needs import Needs, untrained
 from tacit.train.probe import Probe
 from tacit.train.session import build_method
 from tacit.train.step import Step
+from tacit.train.watch import evaluating
+from tacit.views.sight import sight
 from tacit.views.view import View, windows
 
 
@@ -35,11 +37,15 @@ def rehearse(method: Method, training: Training) -> None:
     if training.log_to:
         loggers.require(training.log_to)
     if training.probe:
-        Probe(training.probe, method.spec, method.extent(method.options, training.size), training.seed)
+        Probe(training.probe, method.spec, method.extent(method.options, training.shown_size), training.seed)
     views = method.views()
     samples = made_up(views, method.spec, method.spec.size, 1, method.wording(method.options))
     for name, view in views.items():
         view(samples.of(name), Draws(training.seed, 0, samples.ids, f"{name}/"), method.spec)
+    if training.feature_size:
+        still = sight(method.spec.kind).still(method.extent(method.options, training.feature_size))
+        with torch.no_grad(), evaluating(method.encoder):
+            method.encoder(still(samples, Draws(training.seed, 0, samples.ids), method.spec))
 
 
 def trial_seconds(
@@ -51,7 +57,34 @@ def trial_seconds(
     device: torch.device,
     needs: Needs,
 ) -> float:
-    """Measured seconds of one step: on noise of the right size, or, where it counts what is in them, on real samples."""
+    """Measured seconds of one step."""
+    return seconds_per_call(_step(method, options, training, collection, spec, device, needs), device)
+
+
+def trial_memory(
+    method: type[Method],
+    options: Options,
+    training: Training,
+    collection: Collection,
+    spec: Spec,
+    device: torch.device,
+    needs: Needs,
+) -> float:
+    """Measured share of the device's memory that one step keeps for its backward pass: nearly all that it takes."""
+    training = training.model_copy(update={"compile": False})
+    return bytes_kept(_step(method, options, training, collection, spec, device, needs)) / memory_bytes(device)
+
+
+def _step(
+    method: type[Method],
+    options: Options,
+    training: Training,
+    collection: Collection,
+    spec: Spec,
+    device: torch.device,
+    needs: Needs,
+) -> Callable[[], object]:
+    """One step, to be called: on noise of the right size, or, where it counts what is in them, on real samples."""
     keep_freed_memory()
     made = build_method(method, options, training, spec, untrained(needs))
     step = Step(made, training, spec, ranks.alone(device))
@@ -65,7 +98,7 @@ def trial_seconds(
             collection, None, some, count, training.seed, shuffle=False, max_bad=1.0, windows=windows(step.views)
         ).batch(0)
     progress = Progress(0, training.steps, max(1, training.steps // 10))
-    return seconds_per_call(lambda: step(batch, progress), device)
+    return lambda: step(batch, progress)
 
 
 def made_up(views: Mapping[str, View], spec: Spec, extent: Sequence[int], count: int, wording: Wording | None) -> Batch:

@@ -21,7 +21,7 @@ from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
 from tacit.data.kinds.kind import useful_side
-from tacit.data.loader import Loader, whole_or
+from tacit.data.loader import Loader, shared
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation.features import Encode
@@ -32,7 +32,9 @@ from tacit.train import trust
 from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
 from tacit.train.pretrain import reopen
-from tacit.views.sight import sight
+from tacit.views.sight import sight, windows_of
+
+BATCH = 256
 
 LARGEST = 4096
 """No view is larger, in pixels of a side: what says so is damaged, or out to fill the memory."""
@@ -48,6 +50,7 @@ class OpenRun:
         extent: of that view, all its axes.
         still: makes that view.
         window: which part of a sample it is made of; None for all of it.
+        windows: the parts of a sample that its features are the mean over; see `views.sight.windows_of`.
         asked: which device was asked for, perhaps `auto`; `device` is the one that was found.
     """
 
@@ -61,13 +64,15 @@ class OpenRun:
         try:
             self.spec, self.size, self.seed = Spec.from_dict(kept["spec"]), int(kept["size"]), int(kept["seed"])
             self._config = {**kept["encoder"], "name": str(kept["encoder"]["name"])}
-            self.extent = tuple(int(side) for side in self._config["size"])
+            self.extent = tuple(int(side) for side in kept["extent"])
             shown = sight(self.spec.kind)
             self.still, self.window = shown.still(self.extent), shown.window(self.spec, self.extent)
+            self.windows = windows_of(self.spec, self.extent)
             if self._config["channels"] != self.spec.channels or not 4 <= self.size <= LARGEST:
                 raise ValueError("the channels, or the size, of what the encoder sees")
-            if not all(0 < side <= LARGEST for side in self.extent) or math.prod(self.extent) > LARGEST**2:
-                raise ValueError("the extent of what the encoder sees")
+            for extent in (self.extent, [int(side) for side in self._config["size"]]):
+                if not all(0 < side <= LARGEST for side in extent) or math.prod(extent) > LARGEST**2:
+                    raise ValueError("the extent of what the encoder sees")
         except (KeyError, TypeError, ValueError) as problem:
             raise TacitError(f"{self.folder.encoder} lacks or garbles {said(problem)}; restore it") from problem
         trust.require(self._config["name"], path)
@@ -128,13 +133,13 @@ class OpenRun:
         return useful_side(self.spec.kind, self.size, collection.form.extent)
 
     def loader(
-        self, collection: Collection, rows: np.ndarray | None = None, batch: int = 256, max_bad: float = MAX_BAD
+        self, collection: Collection, rows: np.ndarray | None = None, batch: int | None = None, max_bad: float = MAX_BAD
     ) -> Loader:
-        """These samples once, in their order, without those that cannot be read; from a store where there is one already."""
+        """These samples once, in their order and parts, without those that cannot be read; from a store if there is one."""
         side = self.side(collection)
         store = stores.finished(collection, side, cache_folder() / "stores")
-        windows = whole_or(self.window)
-        return Loader(collection, store, rows, batch, 0, shuffle=False, side=side, max_bad=max_bad, windows=windows)
+        batch = batch or shared(BATCH, self.windows)
+        return Loader(collection, store, rows, batch, 0, shuffle=False, side=side, max_bad=max_bad, windows=self.windows)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -21,8 +21,15 @@ FITS = {
 class Fit(Protocol):
     """What a module in `train/fits/` offers."""
 
+    fewest: int
+    """Few samples, or little memory, make a batch no smaller than this."""
+
     def size(self, now: Situation) -> Chosen:
         """Side of the views, in pixels."""
+        ...
+
+    def feature_size(self, now: Situation, size: int) -> Chosen:
+        """Side of the views that features are taken of, given that of training; 0 for the same."""
         ...
 
     def extent(self, now: Situation, size: int) -> tuple[int, ...]:

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 from tacit.data.kinds.kind import sides
 from tacit.methods.method import Chosen
+from tacit.train.fits.same import fewest
 from tacit.train.situation import Situation
+
+__all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
+
+BRIEF = 4
+"""Up to so many minutes a processor trains a convolutional network on small views: a step costs as their area."""
+
+SMALL = 16
+"""Their side, in pixels."""
 
 
 def size(now: Situation) -> Chosen:
+    side = whole(now)
+    if _brief(now) and side.value > SMALL:
+        return Chosen(SMALL, f"small views buy steps, which count most in {now.minutes:g} minutes on a processor")
+    return side
+
+
+def feature_size(now: Situation, size: int) -> Chosen:
+    side = whole(now)
+    if _brief(now) and size < side.value and "size" not in now.training:
+        # Touvron et al., "Fixing the train-test resolution discrepancy", 2019.
+        return Chosen(min(side.value, size + size // 2), "crops of training show things larger than whole images do")
+    return Chosen(0, "as in training")
+
+
+def _brief(now: Situation) -> bool:
+    """Whether steps are few, and the encoder is the residual network of `encoder`."""
+    return now.device == "cpu" and now.minutes <= BRIEF and not now.method.tokens and "encoder" not in now.training
+
+
+def whole(now: Situation) -> Chosen:
+    """Side of views that show as much as the samples have and the time allows."""
     side = min(sides(now.spec.kind, now.spec.size))
     if now.device != "cpu":
         most = 128 if now.minutes <= 30 else 224
-    elif now.minutes <= 4 and not now.method.tokens:  # patches grow with the view, so that tokens are no fewer in a small one
+    elif now.minutes <= BRIEF and not now.method.tokens:  # patches grow with the view: tokens are no fewer in a small one
         most = 32
     else:
         most = 64 if now.minutes <= 30 else 96

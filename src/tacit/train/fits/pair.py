@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tacit.methods.method import Chosen
-from tacit.train.fits.image import extent, size
+from tacit.train.fits.image import extent
+from tacit.train.fits.image import whole as size
+from tacit.train.fits.same import feature_size, fewest
 from tacit.train.situation import Situation
 
-__all__ = ["encoder", "extent", "size"]
+__all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
 
 ACROSS = 8
 """At most so many patches side by side."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from tacit.methods.method import Chosen
+from tacit.train.fits.same import feature_size, fewest
 from tacit.train.situation import Situation
+
+__all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
 
 
 def size(now: Situation) -> Chosen:

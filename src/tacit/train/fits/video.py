@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from tacit.data.kinds.kind import sides
 from tacit.methods.method import Chosen
+from tacit.train.fits.same import feature_size, fewest
 from tacit.train.situation import Situation
+
+__all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
 
 TUBELET = 2
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from tacit.data.kinds.kind import sides
 from tacit.methods.method import Chosen
+from tacit.train.fits.same import feature_size
 from tacit.train.situation import Situation
+
+__all__ = ["encoder", "extent", "feature_size", "size"]
+
+fewest = 8
+"""What ALICE and SAM were published with."""
 
 STEP = 16
 """What a 3D Swin halves a side by: views are a multiple of it."""
