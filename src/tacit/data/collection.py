@@ -85,7 +85,7 @@ class Collection:
         if self.fetch_mask is None or self.kind.mask is None:
             raise TacitError(
                 "this data has no labels of points, pixels or voxels; give a manifest with a column 'mask' that names a file "
-                "of labels for each sample"
+                "of labels for each sample, or folders `images` and `masks` with the same names in them"
             )
         payload = self.fetch_mask(int(self.origin[row]), self.limits)
         return self.kind.mask(payload, self.form, side, self.index.table["mask"][row].as_py() or "", self.limits, part)

@@ -217,6 +217,11 @@ def whole_or(window: Window | None) -> dict[str, Window]:
     return {} if window is None else {WHOLE: window}
 
 
+def shared(batch: int, windows: Mapping[str, Window]) -> int:
+    """How many samples a batch has where each comes in these parts, and all of them are to be no more than `batch`."""
+    return -(-batch // max(1, len(windows)))
+
+
 def _part(window: Window, drawn: Sequence[float], extent: Sequence[int]) -> tuple[np.ndarray, ...]:
     return window(extent, drawn)
 

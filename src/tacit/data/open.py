@@ -13,7 +13,7 @@ import pyarrow as pa
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.index import Index, spread
-from tacit.data.kinds.kind import Form, Kind, choose, kind_named, recognised
+from tacit.data.kinds.kind import Form, Kind, as_taken, choose, kind_named, recognised
 from tacit.data.measure import measure
 from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.rows import Rows
@@ -21,7 +21,7 @@ from tacit.data.sources.find import source_of
 from tacit.data.sources.folder import SPLITS
 from tacit.data.sources.source import Read, Source
 
-__all__ = ["measure", "open_data"]
+__all__ = ["measure", "open_as", "open_data"]
 
 LOOKED_AT = 256
 """So many headers are read to agree on channels and depth; fewer where each is a request over a network."""
@@ -71,6 +71,32 @@ def open_data(
         fetch_mask=source.read_mask,
     )
     return collection if split is None else collection.select(SPLITS.get(split.lower(), split))
+
+
+def open_as(
+    data: Any,
+    kinds: Sequence[str],
+    kind: str | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    anyhow: bool = False,
+) -> Collection:
+    """The data as one of these kinds, where it can be read so and nobody says which it is; else as what it looks like.
+
+    Args:
+        data, kind, split, columns: see `open_data`.
+        kinds: that are wanted: pictures are pairs to what takes pairs.
+        anyhow: try the first of them whatever the data looks like.
+    """
+    collection = open_data(data, kind=kind, split=split, columns=columns)
+    found = collection.kind.name
+    wanted = kinds[0] if anyhow else as_taken(found, kinds)
+    if kind is not None or wanted == found:
+        return collection
+    try:
+        return open_data(data, kind=wanted, split=split, columns=columns)
+    except TacitError:  # it cannot
+        return collection
 
 
 def _kind(source: Source, kind: str | None, limits: Limits) -> tuple[Kind, str]:

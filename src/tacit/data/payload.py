@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -14,6 +15,11 @@ Payload = bytes | np.ndarray | Path
 
 FOLDERS = frozenset({".zarr"})
 """Folders with these extensions are samples as a whole: what lies in them is not listed."""
+
+
+def is_store(payload: object) -> TypeGuard[Path]:
+    """Whether this is a folder whose name says that it is one."""
+    return isinstance(payload, Path) and payload.suffix.lower() in FOLDERS and os.path.isdir(payload)
 
 
 class Unreadable(Exception):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tacit.data.kinds import image
-from tacit.data.kinds.formats import beside, ome_zarr, planes
+from tacit.data.kinds.formats import beside, planes
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, guarded, kept
 from tacit.data.kinds.kind import GLANCE, Form, Sniffed, empty_and_alike, ending, named, shrunk
-from tacit.data.payload import Limits, Payload, Unreadable
+from tacit.data.payload import Limits, Payload, Unreadable, is_store
 from tacit.data.window import Part, cut
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
     count, certainty = len(found.names), known / len(names) if names else 0.4
     if found.named and count > 1:
         return Sniffed(certainty, f"a sample that was looked at names its {count} channel(s): {', '.join(found.names[:4])}")
-    if count in COLOURS and not ome_zarr.is_store(first):
+    if count in COLOURS and not is_store(first):
         return Sniffed(0.0, f"{count} planes without names are grey or colour")
     if count > FEW:
         return Sniffed(0.0, f"{count} planes without names may be a volume")
@@ -211,7 +211,7 @@ def _is_single(path: Path) -> bool:
     """Whether a file has one channel, or is no file of several at all."""
     if path.suffix.lower() not in planes.EXTENSIONS:
         return True
-    if ome_zarr.is_store(path):
+    if is_store(path):
         return False
     try:
         return len(planes.header(path).names) == 1

@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -173,6 +174,12 @@ def useful_side(kind: str, view: int, extent: Sequence[int]) -> int | None:
     """
     side = -(-3 * view // 2)
     return side if min(sides(kind, extent), default=0) > side else None
+
+
+@cache
+def endings() -> tuple[str, ...]:
+    """What names of samples of any kind end in, in small letters."""
+    return tuple(sorted({extension for kind in KINDS for extension in kind_named(kind).extensions()}))
 
 
 def ending(name: str) -> str:

@@ -17,7 +17,7 @@ from tacit.data.kinds.formats import dicom, hdf5, nifti, npy, ome_zarr
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, as_labels, guarded, kept, length, opened, refuse_large
 from tacit.data.kinds.formats.volume import Volume
 from tacit.data.kinds.kind import Form, Sniffed, differ, empty_and_alike, shrunk
-from tacit.data.payload import Limits, Payload, Unreadable
+from tacit.data.payload import Limits, Payload, Unreadable, is_store
 from tacit.data.window import Lattice, Part, cut
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _opened(payload: Payload, limits: Limits) -> tuple[Form, Read]:
     """What a volume is by its header, and what reads a box of it."""
     if isinstance(payload, np.ndarray):
         return _array_form(payload.shape, payload.dtype), lambda box: _cut(payload, box)
-    if ome_zarr.is_store(payload):
+    if is_store(payload):
         there, read = ome_zarr.volume(payload, limits)
         return Form(there.channels, there.dtype, there.extent, there.spacing or ()), read
     with opened(payload) as file:

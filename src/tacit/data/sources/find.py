@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from tacit.core.errors import TacitError, nearest
-from tacit.data.kinds.kind import KINDS, kind_named
-from tacit.data.payload import FOLDERS, Unreadable
+from tacit.data.kinds.kind import endings
+from tacit.data.payload import Unreadable
 from tacit.data.samples import SAMPLES
 from tacit.data.sources import manifest
 from tacit.data.sources.arrays import open_arrays
@@ -57,7 +57,7 @@ def _at(place: Place, text: str, kind: str | None, columns: Mapping[str, str] | 
         raise TacitError(f"{place} has no columns to name: columns belong to a manifest ({', '.join(manifest.SUFFIXES)})")
     if "{" in text and not place.exists():
         return open_shards([Place.of(part) for part in expanded(text)], kind)
-    if place.fs is None and place.suffix in FOLDERS and place.is_folder():
+    if place.is_store():
         return open_list([str(place)])
     if place.is_folder():
         return _folder(place, kind, columns)
@@ -88,7 +88,7 @@ def _folder(place: Place, kind: str | None, columns: Mapping[str, str] | None) -
     if {"images.npz", "manifest.csv"} <= set(names):
         return open_arrays(place / "images.npz", f"the pack {place.name}")
     tars = [name for name in names if name.endswith(".tar")]
-    if tars and not any((place / name).is_folder() or _of_a_kind(name) for name in names):
+    if tars and not any((place / name).is_folder() or name.lower().endswith(endings()) for name in names):
         return open_shards([place / name for name in tars], kind)
     return open_folder(place, kind)
 
@@ -106,13 +106,9 @@ def _file(place: Place, kind: str | None, columns: Mapping[str, str] | None) -> 
             return open_text(place)
     except Unreadable as problem:
         raise TacitError(f"cannot read {place}: {problem}") from problem
-    if suffix in PACKED and not _of_a_kind(place.name):
+    if suffix in PACKED and not place.name.lower().endswith(endings()):
         raise TacitError(f"{place} is packed: unpack it, then give the folder or the .tar")
     return open_list([str(place)])
-
-
-def _of_a_kind(name: str) -> bool:
-    return any(name.lower().endswith(tuple(kind_named(kind).extensions())) for kind in KINDS)
 
 
 def _nearest_there(place: Place) -> str:

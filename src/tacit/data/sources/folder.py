@@ -18,7 +18,8 @@ from tacit.core.errors import TacitError
 from tacit.data.cache import keep_table, kept_table
 from tacit.data.index import spread
 from tacit.data.kinds.kind import Kind, kind_named, recognised
-from tacit.data.payload import FOLDERS, Limits, Unreadable
+from tacit.data.payload import Limits, Payload, Unreadable, is_store
+from tacit.data.sources.masks import set_apart
 from tacit.data.sources.place import Place, facts_of
 from tacit.data.sources.source import Read, Source
 
@@ -30,6 +31,9 @@ SPLITS = {
     "validation": "val",
     "test": "test",
     "testing": "test",
+    "imagestr": "train",
+    "imagesva": "val",
+    "imagests": "test",
 }
 """Names that mean a split, in any case, and what tacit calls it."""
 
@@ -45,7 +49,7 @@ ASKED = 20_000
 
 def open_folder(place: Place, kind: str | None) -> Source:
     """All files below `place` that have an extension of the kind (or, where hardly any has one, that begin like it)."""
-    listed = _listing(place)
+    listed, masks = set_apart(_listing(place))
     if not len(listed):
         raise TacitError(f"the folder {place} has no files: give a folder with samples in it, or below it")
     chosen, why = _kind(place, listed, kind)
@@ -57,9 +61,12 @@ def open_folder(place: Place, kind: str | None) -> Source:
         raise TacitError(f"none of the {len(listed)} files in {place} is of the kind '{chosen.name}': {why}")
     table, folders = _with_folder_names(table)
     what = f"a folder, {folders}" if folders else "a folder of files"
+    if masks:
+        what += f", {masks}"
     if others:
         what += f" ({others} files of other types left out)"
-    return Source(table, read_files(place.__truediv__, table), str(place), what, chosen, why)
+    read = read_files(place.__truediv__, table)
+    return Source(table, read, str(place), what, chosen, why, read_mask=read_masks(place, table))
 
 
 def read_files(place_of: Callable[[str], Place], files: pa.Table) -> Read:
@@ -68,16 +75,24 @@ def read_files(place_of: Callable[[str], Place], files: pa.Table) -> Read:
 
     def read(row: int, limits: Limits) -> bytes | Path:
         file, listed = place_of(unescaped(paths[row].as_py())), (sizes[row].as_py(), times[row].as_py())
-        if file.fs is None and file.suffix in FOLDERS and file.is_folder():
-            content = Path(file.path)
-        elif limits.whole or file.fs is not None:
-            content = file.read(limits.file_bytes)
-        else:
-            file.open().close()  # there, and a regular file
-            content = Path(file.path)
+        content = file.payload(limits)
         if file.fs is None and None not in listed and file.facts() != listed:
             raise Unreadable("changed since it was listed")
         return content
+
+    return read
+
+
+def read_masks(root: Place, table: pa.Table) -> Read | None:
+    """Reads the files of labels that a column `mask` names; None where there is none."""
+    if "mask" not in table.column_names or not pa.types.is_string(table["mask"].type):
+        return None
+    names = table["mask"]
+
+    def read(row: int, limits: Limits) -> Payload:
+        if not (name := names[row].as_py()):
+            raise Unreadable("no mask")
+        return (root / unescaped(name)).payload(limits)
 
     return read
 
@@ -198,7 +213,7 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
             if name.startswith(".") or name == "__MACOSX":
                 continue
             try:
-                if entry.is_file() or (os.path.splitext(name)[1].lower() in FOLDERS and entry.is_dir()):
+                if entry.is_file() or is_store(Path(entry)):
                     found = entry.stat()
                     paths.append(escaped(prefix + name))
                     sizes.append(found.st_size)

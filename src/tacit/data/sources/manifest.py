@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from tacit.core.errors import TacitError, nearest, said
 from tacit.data.index import sound, spread
-from tacit.data.kinds.kind import KINDS, kind_named
-from tacit.data.payload import Limits, Payload, Unreadable, memory
-from tacit.data.sources.folder import SPLITS, read_files, unescaped
+from tacit.data.kinds.kind import endings
+from tacit.data.payload import Limits, Unreadable, memory
+from tacit.data.sources.folder import SPLITS, read_files, read_masks, unescaped
 from tacit.data.sources.listed import LIST_BYTES, files_table
 from tacit.data.sources.place import Place
 from tacit.data.sources.source import Read, Source
@@ -65,22 +65,8 @@ def open_manifest(place: Place, columns: Mapping[str, str] | None) -> Source:
         facts = pa.table({"path": names, "size": [size] * len(names), "mtime": [mtime] * len(names)}, schema=facts.schema)
         return Source(_beside(facts, table), read, str(root), f"{what} with the files in its column 'path'")
     facts = files_table(root, [unescaped(p or "") for p in table["path"].to_pylist()])
-    masks = _masks(table, root)
-    return Source(_beside(facts, table), read_files(root.__truediv__, facts), str(root), what, read_mask=masks)
-
-
-def _masks(table: pa.Table, root: Place) -> Read | None:
-    """Reads the files of labels that lie beside the samples; None where the manifest names none."""
-    if "mask" not in table.column_names or not pa.types.is_string(table["mask"].type):
-        return None
-    names = table["mask"]
-
-    def read(row: int, limits: Limits) -> Payload:
-        if not (name := names[row].as_py()):
-            raise Unreadable("no mask")
-        return read_files(root.__truediv__, files_table(root, [unescaped(name)]))(0, limits)
-
-    return read
+    read, masks = read_files(root.__truediv__, facts), read_masks(root, table)
+    return Source(_beside(facts, table), read, str(root), what, read_mask=masks)
 
 
 def read_table(place: Place) -> pa.Table:
@@ -220,12 +206,11 @@ def _column(role: str, table: pa.Table, columns: Mapping[str, str]) -> str | Non
 
 def _looks_like_files(table: pa.Table) -> str | None:
     """The first column most of whose values end like a file of some kind."""
-    endings = tuple(e for kind in KINDS for e in kind_named(kind).extensions())
     for name in table.column_names:
         column = table[name]
         if pa.types.is_string(column.type) and len(column):
             values = column.take(spread(len(column), 50)).to_pylist()
-            if sum((v or "").lower().endswith(endings) for v in values) > len(values) / 2:
+            if sum((v or "").lower().endswith(endings()) for v in values) > len(values) / 2:
                 return name
     return None
 

@@ -7,11 +7,12 @@ import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from tacit.core import files
 from tacit.core.errors import TacitError
-from tacit.data.payload import Unreadable
+from tacit.data.payload import Limits, Unreadable, is_store
 
 REMOTE = (
     "https", "http", "s3", "gs", "s3a", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "hdfs", "webhdfs", "ftp",
@@ -82,6 +83,10 @@ class Place:
         """A regular file: neither a folder nor a pipe nor a device."""
         return os.path.isfile(self.path) if self.fs is None else self.fs.isfile(self.path)
 
+    def is_store(self) -> bool:
+        """A folder on this machine that is one sample."""
+        return self.fs is None and is_store(Path(self.path))
+
     def exists(self) -> bool:
         return os.path.lexists(self.path) if self.fs is None else self.fs.exists(self.path)
 
@@ -119,6 +124,15 @@ class Place:
         if len(content) < wanted:
             raise Unreadable(f"truncated: {len(content):,} of {wanted:,} bytes are there")
         return content
+
+    def payload(self, limits: Limits) -> bytes | Path:
+        """The bytes of the file; where it lies, if it lies here and is read in parts. Raises `Unreadable`."""
+        if self.is_store():
+            return Path(self.path)
+        if limits.whole or self.fs is not None:
+            return self.read(limits.file_bytes)
+        self.open().close()  # there, and a regular file
+        return Path(self.path)
 
     def walk(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every file below a folder that is not local: its path from here, and what fsspec knows of it, sorted."""

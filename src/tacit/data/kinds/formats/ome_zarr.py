@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,11 +59,6 @@ class Store:
 
     def size(self, axis: str) -> int:
         return self.array.shape[self.axes.index(axis)] if axis in self.axes else 1
-
-
-def is_store(payload: object) -> TypeGuard[Path]:
-    """Whether this is a folder whose name says that it is one."""
-    return isinstance(payload, Path) and payload.suffix.lower() in EXTENSIONS and payload.is_dir()
 
 
 @guarded

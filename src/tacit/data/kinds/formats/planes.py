@@ -15,7 +15,7 @@ import numpy as np
 
 from tacit.data.kinds.formats import npy, ome_zarr, pillow, tiff
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, Content, as_kept, guarded, kept, length, opened, refuse_large
-from tacit.data.payload import Limits, Unreadable
+from tacit.data.payload import Limits, Unreadable, is_store
 
 if TYPE_CHECKING:
     import tifffile
@@ -64,7 +64,7 @@ def read(content: Content, channels: Sequence[int] | None = None, limits: Limits
 @guarded
 def seen(content: Content, limits: Limits) -> tuple[Planes, Read]:
     """What the picture is, and what reads channels of it without looking at its header again."""
-    if ome_zarr.is_store(content):
+    if is_store(content):
         return _of_store(content, limits)
     payload = _whole(content, limits)
     found, file = _opened(payload, limits)
