@@ -19,7 +19,7 @@ from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
 from tacit.data.kinds.kind import as_taken
-from tacit.data.open import open_data
+from tacit.data.open import open_as, open_data
 from tacit.data.skipped import MAX_BAD
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
@@ -102,7 +102,7 @@ class Run:
         from tacit.use.embed import embed
 
         run = self._open
-        collection = open_data(data, kind=kind, split=split, columns=columns).with_channels(run.spec.channels)
+        collection = self._taken(data, kind, split, columns).with_channels(run.spec.channels)
         side = run.side(collection)
         return embed(
             run.encode(features),
@@ -110,7 +110,7 @@ class Run:
             out,
             store=None if cluster else stores.finished(collection, side, cache_folder() / "stores"),
             side=side,
-            window=run.window,
+            windows=run.windows,
             shard=shard,
             map=map,
             absolute=absolute,
@@ -148,17 +148,13 @@ class Run:
         collection = self._taken(data, kind, split, columns)
         return evaluate(self._open, collection, short_name(data), protocols, baselines, seed, features, max_bad)
 
-    def _taken(self, data: Any, kind: str | None, split: str | None, columns: dict[str, str] | None) -> Collection:
+    def _taken(
+        self, data: Any, kind: str | None = None, split: str | None = None, columns: dict[str, str] | None = None
+    ) -> Collection:
         """The data, as the kind that the run was trained on where it can be read so and nobody says otherwise."""
         own = self._open.spec.kind
-        collection = open_data(data, kind=kind, split=split, columns=columns)
-        found = collection.kind.name
-        if kind is None and found != own:
-            try:
-                return open_data(data, kind=own, split=split, columns=columns)
-            except TacitError:
-                pass  # it cannot
-        if as_taken(found, [own]) != own:
+        collection = open_as(data, [own], kind, split, columns, anyhow=True)
+        if as_taken(collection.kind.name, [own]) != own:
             raise TacitError(f"{self.path} takes {own}, but here are {collection.description}; give data of that kind")
         return collection
 
@@ -171,7 +167,7 @@ class Run:
         """
         from tacit.use.find import find
 
-        return find(self._open, query, None if data is None else open_data(data), k, index)
+        return find(self._open, query, None if data is None else self._taken(data), k, index)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one self-contained page about the run; where it lies."""

@@ -23,9 +23,12 @@ from tacit.evaluation.task import Task
 from tacit.methods.clip import CLIP
 from tacit.train.config import Training
 from tacit.train.session import build_method
+from tacit.use import embed as embed_module
+from tacit.use.embed import embed
+from tacit.use.embed_files import read
 from tacit.use.evaluate import table
 from tacit.use.towers import Towers
-from tacit.views.sight import sight
+from tacit.views.sight import sight, windows_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,7 +70,7 @@ def test_a_film_s_features_are_the_mean_over_its_clips_however_they_are_read(fil
     run, collection = films._open, open_data(Films())
     clips = sight("video").looks(run.spec, run.extent)
     assert len(clips) == run.spec.size[0] - 4 + 1 == 5
-    task = Task.of("films", collection, run.spec, looks=clips)
+    task = Task.of("films", collection, run.spec, windows=windows_of(run.spec, run.extent))
     found = extract(run.encode(), task.shown(torch.arange(20)))
     for row in (0, 5, 19):
         whole = collection.decode(row)
@@ -77,6 +80,41 @@ def test_a_film_s_features_are_the_mean_over_its_clips_however_they_are_read(fil
             data = torch.from_numpy(np.ascontiguousarray(np.moveaxis(whole[frames], -1, 0)))[None]
             each.append(run.encode()(Batch(torch.tensor([row]), data, torch.tensor([[4, 16, 16]], dtype=torch.int32))))
         torch.testing.assert_close(found.values[row], torch.cat(each).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_embedded_and_searched_is_what_was_judged(films: tacit.Run, tmp_path: Path):
+    run, collection = films._open, open_data(Films())
+    task = Task.of("films", collection, run.spec, windows=run.windows, side=run.side(collection))
+    judged = extract(run.encode(), task.shown(torch.arange(20))).values.numpy()
+    found = {"features": films.features(Films()), "embed": read(films.embed(Films(), tmp_path / "films.npy")).vectors}
+    for said, values in found.items():
+        np.testing.assert_allclose(values, judged, rtol=1e-4, atol=1e-5, err_msg=said)
+    first = films.search(collection.decode(5), data=Films(), k=1)[0]
+    assert (first.id, first.score) == (5, pytest.approx(1, abs=1e-5))
+
+
+def test_a_killed_embedding_of_films_goes_on_and_ends_with_the_same_bytes(
+    films: tacit.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(embed_module, "GROUP_BATCHES", 1)
+    run, collection, asked = films._open, open_data(Films()), []
+
+    def embedded(name: str, most: int) -> Path:
+        def encode(batch: Batch) -> torch.Tensor:
+            asked.append(len(batch))
+            if len(asked) > most:
+                raise KeyboardInterrupt
+            return run.encode()(batch)
+
+        asked.clear()
+        return embed(encode, collection, tmp_path / name, batch_size=20, windows=run.windows).path
+
+    whole = embedded("whole.npy", 25)
+    assert asked == [4] * 25  # five clips of each film, no more than twenty at once
+    with pytest.raises(KeyboardInterrupt):
+        embedded("broken.npy", 12)
+    assert embedded("broken.npy", 15).read_bytes() == whole.read_bytes()
+    assert len(asked) == 15
 
 
 def test_every_protocol_sees_the_clips_of_films(films: tacit.Run, monkeypatch: pytest.MonkeyPatch):
@@ -183,6 +221,10 @@ def test_what_is_of_another_kind_is_refused_in_one_line(films: tacit.Run, towers
         towers.evaluate(Films())
     with pytest.raises(TacitError, match="takes video, but here are"):
         films.features(pairs / "pairs.csv", kind="image")
+    with pytest.raises(TacitError, match="takes video, but here are"):
+        films.embed(pairs / "pairs.csv", out=pairs / "none.npy", kind="image")
+    with pytest.raises(TacitError, match="takes pair, but here are"):
+        towers.search("row:0", data=Films())
     with pytest.raises(TacitError, match="'captions' needs a run that learned from captions"):
         films.evaluate(Films(), protocols=["captions"], baselines="none")
     with pytest.raises(TacitError, match=r"no split 'tset'.*did you mean 'test'"):

@@ -78,6 +78,34 @@ def test_the_scale_is_that_of_the_whole_channel_and_not_of_the_crop():
     torch.testing.assert_close(inner, batch.data[:, 0, :2, 2:10, 2:10].float() / 255)
 
 
+@pytest.mark.parametrize("view", [ChannelView(PLAIN), replace(RICH, discard=True, shuffle=True), ChannelCentreView(8)])
+def test_a_channel_that_is_missing_between_others_is_not_present(view):
+    batch = pictures((5, 5))
+    batch.data[1, 0, 2] = 0
+    values, there = seen(view, batch).unbind(1)
+    shown = there[:, :, 0, 0].sum(1).tolist()
+    assert shown[1] in ((3.0, 4.0) if getattr(view, "discard", False) else (4.0,))
+    if not getattr(view, "shuffle", False):
+        assert there[:, :, 0, 0].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 1, 1]]
+        assert values[1, 3:].any()
+
+
+def test_a_discarded_channel_moves_the_later_ones_up_and_a_missing_one_keeps_its_place():
+    view = ChannelView(replace(PLAIN, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0, size=12), discard=True)
+    batch = pictures(tuple([4] * 40))
+    batch.data[:, 0, 1] = 0
+    found = {tuple(there.tolist()) for there in seen(view, batch)[:, 1, :4, 0, 0]}
+    assert found == {(1, 0, 1, 1), (0, 1, 1, 0), (1, 0, 1, 0)}  # none, the first, one of the others
+
+
+def test_a_picture_of_nothing_but_zeros_keeps_its_channels():
+    batch = pictures((2, 3))
+    batch.data[0] = 0
+    batch.data[1, 0, :2] = 0
+    batch.data[1, 0, 2] = 7  # constant, and there
+    assert seen(ChannelCentreView(8), batch)[:, 1, :, 0, 0].tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
 def test_padding_of_smaller_pictures_does_not_count_as_black():
     batch = pictures(sides=(8, 12, 12))
     values = seen(ChannelCentreView(8), batch)[0, 0, :2]

@@ -35,20 +35,22 @@ class Features:
 
 @torch.no_grad()
 def extract(encode: Encode, batches: Iterable[Batch]) -> Features:
-    """The features of every sample of `batches`, in their order, on the device of what `encode` returns (MPS: on the CPU).
-
-    Where samples come in several parts, such as the clips of a film, their features are the mean over these.
-    """
+    """The features of every sample of `batches`, in their order, on the device of what `encode` returns (MPS: on the CPU)."""
     ids, values = [], []
     for batch in batches:
-        looks = list(batch.parts.values()) or [batch]
         ids.append(batch.ids.cpu())
-        values.append(sum(encode(look).detach().float() for look in looks) / len(looks))
+        values.append(features_of(encode, batch))
     if not ids:
         raise TacitError("there are no samples to take features of; give a collection with at least one readable sample")
     found = torch.cat(values)
     # Figures are summed in float64, which Apple's GPUs do not have.
     return Features(torch.cat(ids), found.cpu() if found.device.type == "mps" else found)
+
+
+def features_of(encode: Encode, batch: Batch) -> Tensor:
+    """float32 `[B, D]`; where samples come in several parts, such as the clips of a film, the mean over these."""
+    looks = [encode(look).detach().float() for look in batch.parts.values() or [batch]]
+    return torch.stack(looks).mean(dim=0) if len(looks) > 1 else looks[0]
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ class Labelled:
         scale = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, torch.zeros_like(deviation))
         train_x, test_x = (self.train_x - mean) * scale, (self.test_x - mean) * scale
         if self.components is not None and self.components < train_x.shape[1]:
-            axes = torch.linalg.eigh(train_x.T @ train_x).eigenvectors[:, -self.components :]
+            if len(train_x) < train_x.shape[1]:  # the axes of D x D products would be dear, as for films of raw input
+                axes = torch.linalg.svd(train_x, full_matrices=False).Vh[: self.components].T
+            else:
+                axes = torch.linalg.eigh(train_x.T @ train_x).eigenvectors[:, -self.components :]
             train_x, test_x = train_x @ axes, test_x @ axes
         return replace(self, train_x=train_x, test_x=test_x)
 

@@ -275,8 +275,8 @@ def _case(name: str, subject: Subject, task: Task, seed: int) -> Case:
 def _records(protocol: Protocol, encoder: str, case: Case, outcome: Outcome, seconds: float) -> list[Record]:
     records: list[Record] = []
     seen: dict[str, Any] = {"features": case.subject.features} if protocol.frozen and case.subject.features else {}
-    if case.task.looks:
-        seen["looks"] = len(case.task.looks)
+    if len(case.task.windows) > 1:
+        seen["looks"] = len(case.task.windows)
     for metric, value in outcome.values.items():
         detail = outcome.detail | seen
         if metric in outcome.deviations:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
 from tacit.data.collection import Collection
-from tacit.data.loader import Loader, whole_or
+from tacit.data.loader import Loader, shared, whole_or
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.data.store import Store
@@ -31,7 +31,7 @@ class Task:
         store: the samples decoded once, where that was done.
         side: what samples are decoded at where there is no store.
         window: which part of samples the encoder's views are made of; None for all of them.
-        looks: the parts that features are the mean over; with none, features are of the window.
+        windows: the parts of samples that features are the mean over, by name; with none, they are of `window`.
         max_bad: a larger share of unreadable samples is an error.
     """
 
@@ -43,7 +43,7 @@ class Task:
     side: int | None = None
     max_bad: float = MAX_BAD
     window: Window | None = None
-    looks: Sequence[Window] = ()
+    windows: Mapping[str, Window] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -56,7 +56,7 @@ class Task:
         seed: int = 0,
         max_bad: float = MAX_BAD,
         window: Window | None = None,
-        looks: Sequence[Window] = (),
+        windows: Mapping[str, Window] | None = None,
         unlabelled: bool = False,
     ) -> Task:
         """A task by the collection's own labels, splits and groups. See `split_labelled`.
@@ -73,18 +73,15 @@ class Task:
             split = split_unlabelled(len(collection), column("split"))
         else:
             split = split_labelled(None if labels is None else labels.tolist(), column("split"), column("group"), seed)
-        return cls(name, collection, spec, split, store, side, max_bad, window, looks)
+        return cls(name, collection, spec, split, store, side, max_bad, window, windows or {})
 
     def batches(self, ids: Tensor) -> Iterable[Batch]:
         """These samples once, in this order, without those that cannot be read."""
         return self._loader(ids, BATCH, 0, shuffle=False)
 
     def shown(self, ids: Tensor) -> Iterable[Batch]:
-        """The same as features are taken of them: in several parts, where there are `looks`."""
-        if not self.looks:
-            return self.batches(ids)
-        parts = {f"look {place}": look for place, look in enumerate(self.looks)}
-        return self._loader(ids, -(-BATCH // len(parts)), 0, shuffle=False, windows=parts)
+        """The same as features are taken of them: in their parts, where there are `windows`."""
+        return self._loader(ids, shared(BATCH, self.windows), 0, shuffle=False, windows=self.windows)
 
     def training(self, batch_size: int, seed: int) -> Loader:
         """The training samples, shuffled anew each epoch; a smaller batch where there are fewer samples."""

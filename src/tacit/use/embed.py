@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from tacit.core.errors import TacitError
 from tacit.core.files import locked, replacing
 from tacit.data.collection import Collection
+from tacit.data.loader import shared
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.store import Store
 from tacit.data.window import Window
@@ -56,7 +57,7 @@ def embed(
     batch_size: int = 128,
     store: Store | None = None,
     side: int | None = None,
-    window: Window | None = None,
+    windows: Mapping[str, Window] | None = None,
     map: bool = False,
     absolute: bool = False,
     shard: tuple[int, int] = (0, 1),
@@ -74,9 +75,9 @@ def embed(
         encode: a batch in, float `[B, D]` out.
         collection: whose samples.
         path: `.parquet` (columns `id`, `path`, the index's own, `embedding`), `.npy` (with `PATH.ids.tsv`) or `.h5`.
-        batch_size: samples per call of `encode`. Part of what decides the last bits of the features.
+        batch_size: samples, or parts of them, that are decoded together. It has a say in the last bits of the features.
         store: the decoded samples, where there is a store; otherwise threads decode, at a shorter side of `side`.
-        window: which part of samples the features are of; None for all of them.
+        windows: the parts of samples that features are the mean over, by name; with none, they are of all of a sample.
         map: add `x` and `y`, a two-dimensional map. Holds all features in memory.
         absolute: write whole paths; else relative ones (`Index.names`), so that the file says nothing about this machine.
         shard: part `k` of `n`, `k` from 0, each a file `NAME-0000k-of-0000n`; their rows follow one another.
@@ -95,6 +96,7 @@ def embed(
         raise TacitError(f"part {part} of {parts} was asked for; parts are counted from 0 to {parts - 1}")
     if map and parts > 1:
         raise TacitError("a map needs all samples at once; make it without shards")
+    batch_size = shared(batch_size, windows or {})
     batches = -(-len(collection) // batch_size)
     if parts > max(batches, 1):
         raise TacitError(
@@ -105,8 +107,9 @@ def embed(
     if parts > 1:
         path = path.with_name(f"{path.stem}-{part:05d}-of-{parts:05d}{path.suffix}")
 
-    work = Work(encode, collection, first, last, batch_size, GROUP_BATCHES, None if cluster else store, side, window)
-    plan = {"data": collection.fingerprint, "encoder": fingerprint, "side": side}
+    work = Work(encode, collection, first, last, batch_size, GROUP_BATCHES, None if cluster else store, side, windows or {})
+    seen = {name: str(window) for name, window in work.windows.items()}
+    plan = {"data": collection.fingerprint, "encoder": fingerprint, "side": side, "windows": seen}
     parts_folder = path.with_name(path.name + ".parts")
     with locked(parts_folder / "lock", partial(_refuse, path)):
         groups = Groups(parts_folder, plan, work)

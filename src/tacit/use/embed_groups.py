@@ -6,8 +6,8 @@ import io
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 from tacit.core.errors import TacitError
 from tacit.core.files import read_json, write_bytes, write_json
 from tacit.data.collection import Collection
-from tacit.data.loader import AHEAD, Loader, whole_or
+from tacit.data.loader import AHEAD, Loader
 from tacit.data.spec import Batch
 from tacit.data.store import Store
 from tacit.data.window import Window
 from tacit.data.workers import in_order, pool
-from tacit.evaluation.features import Encode
+from tacit.evaluation.features import Encode, features_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Work:
         batches: in a group.
         store: the decoded samples, where there is a store; otherwise threads decode.
         side: what samples are decoded at.
-        window: which part of samples is embedded; None for all of them.
+        windows: the parts of samples that features are the mean over, by name; with none, they are of all of a sample.
     """
 
     encode: Encode
@@ -48,7 +48,7 @@ class Work:
     batches: int
     store: Store | None = None
     side: int | None = None
-    window: Window | None = None
+    windows: Mapping[str, Window] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -67,7 +67,7 @@ class Work:
         """
         loader = Loader(
             self.collection, self.store, np.arange(self.first, self.last), self.batch_size, seed=0,
-            shuffle=False, side=self.side, max_bad=1.0, windows=whole_or(self.window),
+            shuffle=False, side=self.side, max_bad=1.0, windows=self.windows,
         )  # fmt: skip
         steps = [range(n * self.batches, min((n + 1) * self.batches, loader.steps_per_epoch)) for n in numbers]
         with pool(1) as background:
@@ -79,7 +79,7 @@ class Work:
                 yield number, _content(found, skipped)
 
     def _encoded(self, batch: Batch) -> np.ndarray:
-        found = self.encode(batch).detach().float().cpu().numpy()
+        found = features_of(self.encode, batch).cpu().numpy()
         bad = ~np.isfinite(found).all(axis=1)
         if bad.any():
             path = self.collection.index.path(int(batch.ids[int(bad.argmax())]))

@@ -72,8 +72,7 @@ def evaluate(
         return records + (evaluate(run, collection, name, samples, baselines, seed, features, max_bad) if samples else [])
     towers = Towers(run) if run.folder.reader.is_file() else None
     captioned = towers is not None and any(True for _ in every_caption(collection.index.table))
-    looks = sight(run.spec.kind).looks(run.spec, run.extent)
-    how: dict[str, Any] = {"side": run.side(collection), "window": run.window, "looks": looks, "max_bad": max_bad}
+    how: dict[str, Any] = {"side": run.side(collection), "window": run.window, "windows": run.windows, "max_bad": max_bad}
     task = decoded_once(Task.of(name, collection, run.spec, seed=seed, unlabelled=captioned, **how))
     subjects = {"run": subject(run, run.encoder, seed, features, towers and towers.trained())}
     if baselines == "both":

@@ -12,7 +12,7 @@ import numpy as np
 from tacit.core import archives, files
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
-from tacit.data.loader import Loader, whole_or
+from tacit.data.loader import Loader
 from tacit.data.open import open_data
 from tacit.evaluation.features import extract
 from tacit.use.reading import Reading
@@ -48,7 +48,8 @@ def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index:
 
 def features(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
     """int64 `[N]` rows and float32 `[N, D]` features of all readable samples, from the run's folder where they were kept."""
-    path = run.folder.path / "search" / f"{collection.fingerprint}-{run.fingerprint}-{run.side(collection)}.npz"
+    kept_as = f"{collection.fingerprint}-{run.fingerprint}-{run.side(collection)}-{len(run.windows)}.npz"
+    path = run.folder.path / "search" / kept_as
     if (kept := _kept(path, len(collection))) is not None:
         return kept
     found = extract(run.encode(), run.loader(collection, max_bad=1.0))
@@ -81,7 +82,7 @@ def _encoded(run: OpenRun, query: Any, side: int | None) -> np.ndarray:
         collection = open_data([query] if isinstance(query, str) else query).with_channels(run.spec.channels)
     except TacitError as problem:
         raise TacitError(f"the query {query if isinstance(query, str) else 'array'} is no use: {problem}") from problem
-    loader = Loader(collection, None, None, 1, 0, shuffle=False, side=side, windows=whole_or(run.window))
+    loader = Loader(collection, None, None, 1, 0, shuffle=False, side=side, windows=run.windows)
     return extract(run.encode(), loader).values.cpu().numpy()
 
 

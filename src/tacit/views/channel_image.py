@@ -1,9 +1,10 @@
 """Views of pictures whose channels are no colours: one box for all channels, and a light of its own for each.
 
 A view is float32 `[B, 2, C, size, size]`: values in `[0, 1]`, and where a channel is one of the sample's own (1) or pads it to
-the largest of the batch (0). Every channel of every picture is brought to `[0, 1]` by its own least and greatest value, because
-exposures of different channels and microscopes have no unit in common; one that varies by less than a 255th of the data's
-range is not blown up to it.
+the largest of the batch (0). A channel that is zero everywhere is one that the sample does not have, too.
+
+Every channel of every picture is brought to `[0, 1]` by its own least and greatest value, because exposures of different
+channels and microscopes have no unit in common; one that varies by less than a 255th of the data's range is not blown up to it.
 """
 
 from __future__ import annotations
@@ -93,6 +94,9 @@ def _unit(folded: Batch, counts: Tensor, x: Tensor, spec: Spec) -> tuple[Tensor,
         inside = (rows[:, :, None] & columns[:, None])[:, None]  # [B, 1, H, W]
         low, high = low.where(inside, torch.inf), high.where(inside, -torch.inf)
     low, high = low.amin((2, 3), keepdim=True), high.amax((2, 3), keepdim=True)
+    # Decoding leaves zeros in the place of a channel that is missing. A picture of nothing but zeros keeps its channels.
+    own = there & ((low != 0) | (high != 0))[..., 0, 0]
+    there = own.where(own.any(dim=1, keepdim=True), there)
     least = (spec.high - spec.low) / 255
     unit = ((x - low) / (high - low).clamp(min=least)).clamp_(0, 1)
     return unit.where(there[..., None, None], 0), there

@@ -1,7 +1,7 @@
 """Changes of images whose channels are not colours: every channel by itself, and which channels there are.
 
-Images are `[B, C, H, W]`, padded along C with zeros; `present`, bool `[B, C]`, says which channels are true. All numbers are
-given, so that two views of a sample share what they are given alike.
+Images are `[B, C, H, W]`, zero where a channel is missing; `present`, bool `[B, C]`, says which channels are true. All numbers
+are given, so that two views of a sample share what they are given alike.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def discard(image: Tensor, present: Tensor, uniform: Tensor) -> tuple[Tensor, Te
         uniform: `[B, 2]` in `[0, 1)`; views of one sample that get the same numbers keep the same channels.
 
     Returns:
-        The image, in which later channels have moved up and zeros follow, and what is present of it; both of the same shape.
+        The image, in which later channels have moved up by one and zeros follow, and what is present of it; of the same shape.
     """
     counts = present.sum(dim=1)
     dropped = (counts * uniform[:, 1]).floor()
     dropped = dropped.where((3 * uniform[:, 0] >= 1) & (counts > 1), -1)
-    left = present & (present.cumsum(dim=1) - 1 != dropped[:, None])
-    order = left.argsort(dim=1, descending=True, stable=True)
-    left = left.gather(1, order)
+    gone = present & (present.cumsum(dim=1) - 1 == dropped[:, None])
+    order = gone.argsort(dim=1, stable=True)  # a channel that is missing between others keeps its place among them
+    left = (present & ~gone).gather(1, order)
     return _ordered(image, order).where(left[..., None, None], 0), left
 
 

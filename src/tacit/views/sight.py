@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
+from tacit.data.loader import whole_or
 from tacit.data.spec import Spec
 from tacit.data.window import Window
 from tacit.views.view import View
@@ -33,11 +34,11 @@ class Sight(Protocol):
         ...
 
     def looks(self, spec: Spec, extent: Sequence[int]) -> Sequence[Window]:
-        """Parts of a sample, each seen by `still`, that its features are the mean over in evaluation; none where one does."""
+        """Parts of a sample, each seen by `still`, that its features are the mean over; none where one does."""
         ...
 
     def still(self, extent: Sequence[int]) -> View:
-        """What evaluation and embedding see: the same for a sample every time."""
+        """What evaluation and embedding see of a sample, or of a look: the same every time."""
         ...
 
     def told(self, spec: Spec, extent: Sequence[int]) -> str:
@@ -64,3 +65,10 @@ class Sight(Protocol):
 def sight(kind: str) -> Sight:
     """How samples of this kind are shown."""
     return cast(Sight, import_module(SIGHTS[kind]))
+
+
+def windows_of(spec: Spec, extent: Sequence[int]) -> dict[str, Window]:
+    """The parts of a sample that its features are the mean over, by name; none where they are of all of it."""
+    shown = sight(spec.kind)
+    looks = {f"look {place}": look for place, look in enumerate(shown.looks(spec, extent))}
+    return looks or whole_or(shown.window(spec, extent))
