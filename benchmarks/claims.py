@@ -16,7 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import claims_channels
 import claims_hosts
+import claims_pairs
+import claims_points
+import claims_video
+import claims_volumes
 from cells import Cells
 from claim import Claim, Run
 from pairs import RESULTS
@@ -25,16 +30,22 @@ import tacit
 
 FILE = RESULTS / "claims.json"
 SHARED: dict[str, Any] = {"stop_on": "none", "checkpoint_every": "30m"}
-PARTS = {"hosts": claims_hosts}
+PARTS = {
+    "channels": claims_channels,
+    "hosts": claims_hosts,
+    "points": claims_points,
+    "pairs": claims_pairs,
+    "video": claims_video,
+    "volumes": claims_volumes,
+}
 """By name, modules with `TITLE`, `RUNS` and `CLAIMS`."""
 
 
 def measure(name: str, run: Run, folder: Path, seed: int) -> dict[str, Any]:
     """One run and its figures."""
-    data = run.data if run.data.startswith("sample:") else str(folder / run.data)
     row: dict[str, Any] = {"run": name, "seed": seed}
     with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "run"
+        out, data = Path(place) / "run", run.lies(folder, Path(place) / "set")
         try:
             done = tacit.pretrain(run.method, data, out=out, options=SHARED | run.options | {"seed": seed}, **run.budget)
         except tacit.Stopped as stop:
@@ -51,7 +62,7 @@ def table(found: list[dict[str, Any]]) -> str:
         if counts:
             sets = ", ".join(f"`{name}`" for name in dict.fromkeys(part.RUNS[name].data for name in counts))
             seeds = " to ".join(map(str, sorted({min(counts.values()), max(counts.values())})))
-            texts.append(f"**{part.TITLE}**, on {sets}, {seeds} seeds:\n\n{claimed(found, part.CLAIMS)}")
+            texts.append(f"**{part.TITLE}**, on {sets}, seeds: {seeds}\n\n{claimed(found, part.CLAIMS)}")
     return "\n\n".join(texts)
 
 
@@ -62,7 +73,7 @@ def claimed(found: list[dict[str, Any]], claims: Sequence[Claim]) -> str:
         sides = [[claim.unit * row[figure] for row in found if row["run"] == name and figure in row] for name, figure in
                  (claim.first, claim.second)]  # fmt: skip
         if not all(sides):
-            lines.append(f"| {claim.says} | | | | stopped or not run |")
+            lines.append(f"| {claim.says} | | | | not measured |")
             continue
         cells = [
             f"{name}, {figure}: {statistics.fmean(side):.1f}" + (f" ± {statistics.stdev(side):.1f}" if len(side) > 1 else "")

@@ -6,19 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from claim import Claim, Run, probes, top1
+from claim import Claim, Run, method_of, probes, top1
 
 import tacit
 from tacit.data.open import open_data
-from tacit.data.spec import Batch, Spec
+from tacit.data.spec import Batch
 from tacit.evaluation.protocol import run_protocols
 from tacit.evaluation.subject import Subject
 from tacit.evaluation.task import Task
-from tacit.methods.method import Method, Options
-from tacit.methods.registry import method as method_class
-from tacit.train import checkpoint
-from tacit.train.config import Training, validated
-from tacit.train.session import build_method
 from tacit.use.run import OpenRun
 
 TITLE = "The hosts"
@@ -28,14 +23,9 @@ DINO = {"encoder": "resnet-mini", "batch": 64, "local_crops": 0}
 MAE = {"encoder": "vit-mini/4", "batch": 128}
 
 
-def inner(run: OpenRun, config: dict[str, Any]) -> dict[str, Callable[[Batch], torch.Tensor]]:
+def inner(run: OpenRun) -> dict[str, Callable[[Batch], torch.Tensor]]:
     """What the checkpoint holds besides the encoder that is kept: the projector's output, and the student of a teacher."""
-    kind = method_class(config["run"]["method"])
-    options: Options = validated(kind.Options, config["method"], "method")
-    training: Training = validated(Training, config["train"], "train")
-    made: Method = build_method(kind, options, training, Spec.from_dict(config["spec"]))
-    made.load_state_dict(checkpoint.load(run.folder.last)["method"])
-    made.eval()
+    made = method_of(run)
 
     def encoded(encoder: Any, head: Any = None) -> Callable[[Batch], torch.Tensor]:
         @torch.no_grad()
@@ -52,7 +42,7 @@ def inner(run: OpenRun, config: dict[str, Any]) -> dict[str, Callable[[Batch], t
 def with_inner(run: tacit.Run, data: str, seed: int) -> dict[str, float]:
     """The probes of the encoder that is kept, and of the other parts of the run."""
     found, opened = probes(run, data, seed), OpenRun(run.path)
-    for part, encode in inner(opened, run.config).items():
+    for part, encode in inner(opened).items():
         task = Task.of("test", open_data(data), opened.spec, seed=seed)
         records = run_protocols(["knn", "linear"], {"run": Subject(encode)}, task, seed)
         found |= {f"{name} {part}": value for name, value in top1(records).items()}

@@ -100,6 +100,16 @@ def claims() -> str:
     return tabled("claims", lambda content: "\n\nOn")
 
 
+def sides() -> str:
+    """What a short run learns from views of different sides."""
+
+    def said(content: dict[str, Any]) -> str:
+        threads = " or ".join(sorted({str(run["threads"]) for run in content["runs"]}))
+        return f"\n\nk-NN / linear probe on test, in per cent; {threads} thread(s), on"
+
+    return tabled("sides", said)
+
+
 def continual() -> str:
     """What a stream of pairs does to what was learned before."""
 
@@ -130,6 +140,7 @@ def quality(page: Path) -> Iterator[tuple[Path, str]]:
         "picture": picture,
         **tables(content),
         "claims": claims(),
+        "sides": sides(),
         "continual": continual(),
         "places": places(),
     }.items():
