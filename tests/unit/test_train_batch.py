@@ -16,7 +16,7 @@ from tacit.train.config import Training
 from tacit.train.machine import bytes_kept
 from tacit.train.recipe import Recipe, resolve
 from tacit.train.situation import Budget, Situation
-from tacit.train.trial import trial_memory
+from tacit.train.trial import Trial
 
 SPECS = {"alice": Spec("volume", 1, (64, 64, 64)), "simclr": Spec("image", 3, (64, 64))}
 
@@ -77,7 +77,7 @@ def test_a_step_keeps_as_much_for_each_sample():
 
     def share(batch: int) -> float:
         training = Training(encoder="vit-micro/4", size=16, batch=batch)  # pyright: ignore[reportCallIssue]
-        return trial_memory(method("mae"), options, training, collection, measure(collection), device, {})
+        return Trial(method("mae"), collection, measure(collection), device, {}).memory(options, training)
 
     few, more = share(8), share(24)
     assert 0 < few < 0.01

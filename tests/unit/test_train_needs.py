@@ -144,7 +144,7 @@ def test_a_run_that_breaks_off_goes_on_to_the_same_end(number, pairs, whole, tmp
 
 @pytest.mark.parametrize("share", [None, 0.25])
 def test_the_need_has_its_share_of_the_time(share, pairs, monkeypatch):
-    monkeypatch.setattr(plan, "trial_seconds", lambda *_: 0.01)
+    monkeypatch.setattr(plan.Trial, "seconds", lambda *_: 0.01)
     given = SMALL | ({} if share is None else {"needs_share": share})
     made = planned(Request("mod-x", pairs, budget=Budget(minutes=10), given=given, device="cpu"))
     minutes = 10 * (share or 0.4)

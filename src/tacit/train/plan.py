@@ -28,7 +28,7 @@ from tacit.train.recipe import QUICK_MINUTES, Recipe, resolve
 from tacit.train.session import build_method
 from tacit.train.situation import DEFAULT_MINUTES, Budget, Situation
 from tacit.train.step import refuse_uneven
-from tacit.train.trial import rehearse, trial_memory, trial_seconds
+from tacit.train.trial import Trial, rehearse
 
 SMALLEST = 8
 """Fewer samples than this are refused: there is nothing to hold back and nothing to compare."""
@@ -151,6 +151,7 @@ def first_plans(found: Found, request: Request) -> dict[str, Plan]:
 def decide(found: Found, request: Request, device: torch.device, start: float, needs: Needs) -> Recipe:
     """Every value of a run on this data and device; `start` is when its time began to count (`time.monotonic`)."""
     method = method_class(request.method)
+    trial = Trial(method, found.collection, found.spec, device, needs)
     situation = Situation(
         method,
         found.spec,
@@ -158,8 +159,8 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
         request.mirrored,
         request.budget,
         device.type,
-        lambda options, training: trial_seconds(method, options, training, found.collection, found.spec, device, needs),
-        lambda options, training: trial_memory(method, options, training, found.collection, found.spec, device, needs),
+        trial.seconds,
+        trial.memory,
         lambda: time.monotonic() - start,
     )
     inherited = method.inherits({name: need.config["method"] | need.config["train"] for name, need in needs.items()})

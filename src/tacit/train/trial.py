@@ -1,9 +1,9 @@
-"""What is tried before anything is written: whether a run can begin, and how long one of its steps takes."""
+"""What is tried before anything is written: whether a run can begin, and what one of its steps takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -48,57 +48,48 @@ def rehearse(method: Method, training: Training) -> None:
             method.encoder(still(samples, Draws(training.seed, 0, samples.ids), method.spec))
 
 
-def trial_seconds(
-    method: type[Method],
-    options: Options,
-    training: Training,
-    collection: Collection,
-    spec: Spec,
-    device: torch.device,
-    needs: Needs,
-) -> float:
-    """Measured seconds of one step."""
-    return seconds_per_call(_step(method, options, training, collection, spec, device, needs), device)
+@dataclass(frozen=True)
+class Trial:
+    """Steps of a method on this data and device, to be measured with one choice of values or another.
 
+    Attributes:
+        method: the system.
+        collection, spec: the data, and what its samples look like.
+        device: what steps are computed on.
+        needs: what the method stands on.
+    """
 
-def trial_memory(
-    method: type[Method],
-    options: Options,
-    training: Training,
-    collection: Collection,
-    spec: Spec,
-    device: torch.device,
-    needs: Needs,
-) -> float:
-    """Measured share of the device's memory that one step keeps for its backward pass: nearly all that it takes."""
-    training = training.model_copy(update={"compile": False})
-    return bytes_kept(_step(method, options, training, collection, spec, device, needs)) / memory_bytes(device)
+    method: type[Method]
+    collection: Collection
+    spec: Spec
+    device: torch.device
+    needs: Needs
 
+    def seconds(self, options: Options, training: Training) -> float:
+        """Measured, of one step."""
+        return seconds_per_call(self._step(options, training), self.device)
 
-def _step(
-    method: type[Method],
-    options: Options,
-    training: Training,
-    collection: Collection,
-    spec: Spec,
-    device: torch.device,
-    needs: Needs,
-) -> Callable[[], object]:
-    """One step, to be called: on noise of the right size, or, where it counts what is in them, on real samples."""
-    keep_freed_memory()
-    made = build_method(method, options, training, spec, untrained(needs))
-    step = Step(made, training, spec, ranks.alone(device))
-    count = training.batch // ranks.count()
-    if sides(spec.kind, spec.size):
-        extent = shrunk(spec.kind, spec.size, training.store_side or None)
-        batch = made_up(step.views, spec, extent, count, method.wording(options))
-    else:
-        some = spread(len(collection), count)
-        batch = Loader(
-            collection, None, some, count, training.seed, shuffle=False, max_bad=1.0, windows=windows(step.views)
-        ).batch(0)
-    progress = Progress(0, training.steps, max(1, training.steps // 10))
-    return lambda: step(batch, progress)
+    def memory(self, options: Options, training: Training) -> float:
+        """Measured share of the device's memory that one step keeps for its backward pass: nearly all that it takes."""
+        training = training.model_copy(update={"compile": False})
+        return bytes_kept(self._step(options, training)) / memory_bytes(self.device)
+
+    def _step(self, options: Options, training: Training) -> Callable[[], object]:
+        """One step, to be called: on noise of the right size, or, where it counts what is in them, on real samples."""
+        keep_freed_memory()
+        made = build_method(self.method, options, training, self.spec, untrained(self.needs))
+        step = Step(made, training, self.spec, ranks.alone(self.device))
+        count = training.batch // ranks.count()
+        if sides(self.spec.kind, self.spec.size):
+            extent = shrunk(self.spec.kind, self.spec.size, training.store_side or None)
+            batch = made_up(step.views, self.spec, extent, count, self.method.wording(options))
+        else:
+            some = spread(len(self.collection), count)
+            batch = Loader(
+                self.collection, None, some, count, training.seed, shuffle=False, max_bad=1.0, windows=windows(step.views)
+            ).batch(0)
+        progress = Progress(0, training.steps, max(1, training.steps // 10))
+        return lambda: step(batch, progress)
 
 
 def made_up(views: Mapping[str, View], spec: Spec, extent: Sequence[int], count: int, wording: Wording | None) -> Batch:

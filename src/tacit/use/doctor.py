@@ -17,7 +17,7 @@ from tacit.methods.registry import METHODS, method
 from tacit.train.machine import memory_megabytes, pick_device
 from tacit.train.plan import SMALLEST, Found, Request, decide, first_plans, training_part
 from tacit.train.situation import Budget
-from tacit.train.trial import trial_seconds
+from tacit.train.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -117,5 +117,5 @@ def _cost(name: str, collection: Collection, spec: Spec, seen: Survey, device: t
     needs = {name: plan.need for name, plan in first_plans(data, request).items()}
     recipe = decide(data, request, device, time.monotonic(), needs)
     t = recipe.training
-    seconds = trial_seconds(chosen, recipe.options, t, collection, spec, device, needs)
+    seconds = Trial(chosen, collection, spec, device, needs).seconds(recipe.options, t)
     return Cost(t.encoder, t.size, t.batch, seconds * len(collection) / t.batch, memory_megabytes(device))

@@ -7,7 +7,7 @@ from tacit.methods.method import Chosen
 from tacit.train.fits.same import fewest
 from tacit.train.situation import Situation
 
-__all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
+__all__ = ["encoder", "extent", "feature_size", "fewest", "size", "whole"]
 
 BRIEF = 4
 """Up to so many minutes a processor trains a convolutional network on small views: a step costs as their area."""

@@ -7,7 +7,7 @@ from tacit.methods.method import Chosen
 from tacit.train.fits.same import feature_size
 from tacit.train.situation import Situation
 
-__all__ = ["encoder", "extent", "feature_size", "size"]
+__all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
 
 fewest = 8
 """What ALICE and SAM were published with."""
