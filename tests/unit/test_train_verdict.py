@@ -192,7 +192,7 @@ def test_batch_statistics_that_settle_are_no_learning(watch: Watch) -> None:
     """Frozen weights in training mode, as a run with a rate of 0 has them: no lead over the untrained encoder."""
     device = torch.device("cpu")
     encoder = build.encoder("resnet-mini", 1, 16)
-    untrained = watch.look_untrained(encoder, None, device)
+    _, untrained = watch.look_untrained(encoder, None, device)
     encoder.train()
     with torch.no_grad():
         for _ in range(60):

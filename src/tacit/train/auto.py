@@ -11,8 +11,8 @@ from tacit.train.fits import fit_of
 from tacit.train.schedule import scaled
 from tacit.train.situation import Situation
 
-SHARE_FOR_STEPS = 0.9
-"""Of the time; the rest goes to the verdict, checkpoints and pictures."""
+SHARE_FOR_STEPS = 0.95
+"""Of the time that the verdict leaves; the rest goes to checkpoints and pictures."""
 
 MOST_EPOCHS = 800
 """Where nobody set the time: more passes over the same few samples have stopped paying long before."""
@@ -23,7 +23,7 @@ LARGEST = 256
 SHARE_FOR_BATCH = 0.5
 """Of the memory, for what a step keeps; the rest is for weights, views and whatever else runs."""
 
-HELD_BACK = "a tenth, 512 at most, 64 at least where a quarter is as many"
+HELD_BACK = "a tenth, 512 at most (256 in a brief run), 64 at least where a quarter is as many"
 
 USUAL_RATES = {"sgd": 0.06, "lars": 0.3, "lars-simclr": 0.3}
 """Per 256 samples, where somebody asks for another optimiser than the method's own: AdamW's rates are no use to these."""
@@ -108,15 +108,27 @@ def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...
 
 def _steps(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> dict[str, Chosen]:
     """As many steps as the time holds, of a smaller batch where they would be few."""
-    batch = chosen["train.batch"]
-    left = max(60 * now.minutes * SHARE_FOR_STEPS - now.elapsed(), 1.0)
-    while "batch" not in now.training and batch.value > 64 and left / pace < ENOUGH_STEPS:
+    batch, looks = chosen["train.batch"], now.verdict_seconds(chosen, extent)
+    steps = chosen["train.steps"].value
+
+    def held() -> int:
+        left = (60 * now.minutes - min(looks, 30 * now.minutes)) * SHARE_FOR_STEPS - now.elapsed()
+        return max(1, int(max(left, 1.0) / pace))
+
+    def timed() -> float:
+        return now.seconds(chosen | {"train.batch": batch, "train.steps": Chosen(steps, "tried")}, extent)
+
+    while "batch" not in now.training and batch.value > 64 and held() < ENOUGH_STEPS:
         batch = Chosen(batch.value // 2, f"halved, so that {now.minutes:g} minutes hold more steps")
-        pace = now.seconds(chosen | {"train.batch": batch}, extent)
-        left = max(60 * now.minutes * SHARE_FOR_STEPS - now.elapsed(), 1.0)
-    count = max(1, int(left / pace))
+        pace = timed()
+    for _ in range(3):  # a method's rules for so many steps may be others than those that were timed
+        before, steps = steps, held()
+        if abs(steps - before) <= 0.1 * steps:
+            break
+        pace = timed()
+    steps = min(steps, held())  # what was timed last holds for these
     most = max(ENOUGH_STEPS, MOST_EPOCHS * (now.kept // batch.value))
-    if now.budget.minutes is None and count > most:
+    if now.budget.minutes is None and steps > most:
         return {"train.batch": batch, "train.steps": Chosen(most, f"{MOST_EPOCHS} passes over {now.kept} samples are enough")}
-    steps = Chosen(count, f"{now.minutes:g} minutes at {pace * 1000:.0f} ms a step, measured")
-    return {"train.batch": batch, "train.steps": steps}
+    why = f"{now.minutes:g} minutes at {pace * 1000:.0f} ms a step, measured"
+    return {"train.batch": batch, "train.steps": Chosen(steps, why)}

@@ -24,10 +24,8 @@ from tacit.train.probe import Probe
 from tacit.train.record import Clock, NoRecord, Record
 from tacit.train.step import Step
 from tacit.train.verdict import Verdict, judge
-from tacit.train.watch import Watch
+from tacit.train.watch import CHECKS, Watch
 
-CHECKS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-"""When the verdict looks, as shares of the run: dense at the start, where collapse shows."""
 METRIC_ROWS = 5000
 
 
@@ -178,9 +176,10 @@ class Loop:
         """Whether the encoder is the best so far."""
         state, seen = self.state, (method.encoder, method.projector, self.step.device)
         if state.step == 0:
-            state.untrained, state.scores["untrained"] = self.watch.look_untrained(*seen)
+            now, (state.untrained, state.scores["untrained"]) = self.watch.look_untrained(*seen)
             state.raw, state.scores["input"] = self.watch.look_at_input()
-        now = self.watch.look(*seen)
+        else:
+            now = self.watch.look(*seen)
         state.figures = now.figures | self.watch.compare(now, state.scores)
         probed = {} if self.probe is None else {"probe_knn": self.probe(method.encoder, self.step.device)}
         record.figure({"step": state.step, **state.figures, **probed})

@@ -161,6 +161,7 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
         device.type,
         trial.seconds,
         trial.memory,
+        trial.looks,
         lambda: time.monotonic() - start,
     )
     inherited = method.inherits({name: need.config["method"] | need.config["train"] for name, need in needs.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -107,12 +107,8 @@ def train(
             collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
             side=side, max_bad=training.max_bad, windows=windows(method.views()), partners=method.partners,
         )  # fmt: skip
-        seen, extent, look = as_seen(method), method_type.extent(options, training.shown_size), sight(spec.kind)
         shown = held if len(held) else kept[np.arange(min(64, len(kept)))]
-        beside = Loader(
-            collection, store, shown, 512, training.seed, shuffle=False, side=side, max_bad=1.0,
-            windows=whole_or(look.window(seen, extent)),
-        )  # fmt: skip
+        beside = looking(method, training, collection, store, shown)
         looked_at = beside.batch(0)
 
         if training.init and not folder.last.exists():
@@ -120,9 +116,10 @@ def train(
         if notice := passes(method, training):
             say(notice)
         step = Step(method, training, spec, fabric, collection.index.path)
-        probes = {"crops": look.crops(extent), "light": look.light(extent)}
-        watch = Watch(looked_at if len(held) else looked_at.rows(0, 0), probes, seen, training.seed)
-        probe = Probe(training.probe, seen, extent, training.seed) if first and training.probe else None
+        watch = watching(method, training, looked_at if len(held) else looked_at.rows(0, 0))
+        probe = None
+        if first and training.probe:
+            probe = Probe(training.probe, watch.spec, method_type.extent(options, training.shown_size), training.seed)
         sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
         setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0))
         loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
@@ -234,6 +231,23 @@ def as_seen(method: Method) -> Spec:
     mean, std = statistics(getattr(method.options, "normalise", "data"), method.spec)
     stride = getattr(method.options, "stride", 1)
     return replace(method.spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()), stride=stride)
+
+
+def looking(
+    method: Method, training: Training, collection: Collection, store: stores.Store | None, rows: Sequence[int] | np.ndarray
+) -> Loader:
+    """These samples in one batch, as the verdict looks at them."""
+    window = sight(method.spec.kind).window(as_seen(method), method.extent(method.options, training.shown_size))
+    return Loader(
+        collection, store, rows, 512, training.seed, shuffle=False, side=training.store_side or None, max_bad=1.0,
+        windows=whole_or(window),
+    )  # fmt: skip
+
+
+def watching(method: Method, training: Training, batch: Batch) -> Watch:
+    """What looks at these samples through the features of a run."""
+    look, extent = sight(method.spec.kind), method.extent(method.options, training.shown_size)
+    return Watch(batch, {"crops": look.crops(extent), "light": look.light(extent)}, as_seen(method), training.seed)
 
 
 def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdict) -> None:

@@ -16,6 +16,9 @@ from tacit.train.config import Training, validated
 
 DEFAULT_MINUTES = 20.0
 
+BRIEF = 4.0
+"""Up to so many minutes a processor makes few steps."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -61,6 +64,7 @@ class Situation:
         device: `cpu`, `cuda` or `mps`.
         measure: seconds of a step with these values, measured.
         weigh: share of the device's memory that such a step keeps, measured.
+        look: seconds that the verdict takes in a run with them, measured.
         elapsed: seconds of the budget that are already spent.
         options, training: what the user set.
     """
@@ -73,15 +77,21 @@ class Situation:
     device: str
     measure: Callable[[Options, Training], float]
     weigh: Callable[[Options, Training], float] = lambda options, training: 0.0
+    look: Callable[[Options, Training], float] = lambda options, training: 0.0
     elapsed: Callable[[], float] = lambda: 0.0
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def held_back(self) -> int:
-        """How many samples the verdict looks at: a tenth, 512 at most; of small sets 64, or a quarter."""
-        samples = self.seen.samples
-        return self.training.get("held_back", min(512, max(samples // 10, min(64, samples // 4))))
+        """How many samples the verdict looks at: a tenth, 512 at most, 256 in a brief run; of small sets 64, or a quarter."""
+        samples, most = self.seen.samples, 256 if self.brief else 512
+        return self.training.get("held_back", min(most, max(samples // 10, min(64, samples // 4))))
+
+    @property
+    def brief(self) -> bool:
+        """Whether steps are few, so that whatever else takes time has to be small."""
+        return self.device == "cpu" and self.minutes <= BRIEF
 
     @property
     def kept(self) -> int:
@@ -117,6 +127,10 @@ class Situation:
     def memory(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> float:
         """Measured share of the device's memory that such a step keeps."""
         return self.weigh(*self._values(chosen, extent))
+
+    def verdict_seconds(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> float:
+        """Measured, of all that the verdict looks at in such a run."""
+        return self.look(*self._values(chosen, extent))
 
     def _values(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> tuple[Options, Training]:
         values = chosen | self.method.auto(self.facts(chosen, extent))

@@ -23,11 +23,14 @@ from tacit.train.config import Training
 from tacit.train.machine import bytes_kept, memory_bytes, seconds_per_call
 from tacit.train.needs import Needs, untrained
 from tacit.train.probe import Probe
-from tacit.train.session import build_method
-from tacit.train.step import Step
-from tacit.train.watch import evaluating
+from tacit.train.session import build_method, looking, watching
+from tacit.train.step import Step, channels_last
+from tacit.train.watch import LOOKS, evaluating
 from tacit.views.sight import sight
 from tacit.views.view import View, windows
+
+LOOKED_AT = 32
+"""So many samples are looked at to measure what a look costs."""
 
 
 def rehearse(method: Method, training: Training) -> None:
@@ -73,6 +76,17 @@ class Trial:
         """Measured share of the device's memory that one step keeps for its backward pass: nearly all that it takes."""
         training = training.model_copy(update={"compile": False})
         return bytes_kept(self._step(options, training)) / memory_bytes(self.device)
+
+    def looks(self, options: Options, training: Training) -> float:
+        """Measured seconds that the verdict takes in a whole run: a look at a few samples, as often as at all held back."""
+        if training.held_back < 2:
+            return 0.0
+        made = build_method(self.method, options, training, self.spec, untrained(self.needs))
+        made = channels_last(made.to(self.device))  # as a step lays its weights out
+        few = spread(len(self.collection), min(training.held_back, LOOKED_AT))
+        watch = watching(made, training, looking(made, training, self.collection, None, few).batch(0))
+        once = seconds_per_call(lambda: watch.look(made.encoder, made.projector, self.device), self.device, budget=0)
+        return LOOKS * once * training.held_back / len(few)
 
     def _step(self, options: Options, training: Training) -> Callable[[], object]:
         """One step, to be called: on noise of the right size, or, where it counts what is in them, on real samples."""

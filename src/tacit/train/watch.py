@@ -19,6 +19,12 @@ from tacit.views.view import View
 
 CHUNK = 128
 
+CHECKS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""When the verdict looks, as shares of the run: dense at the start, where collapse shows."""
+
+LOOKS = len(CHECKS) + 1
+"""How many looks at encoders that is: before the first step there are two, with batch statistics as made and settled."""
+
 VIEWS = ("first", "second", "third")
 """The third makes the comparison of two encoders half again as sharp: a sample's luck with its crops evens out."""
 
@@ -68,15 +74,15 @@ class Watch:
         return seen
 
     @torch.no_grad()
-    def look_untrained(self, encoder: Encoder, projector: nn.Module | None, device: torch.device) -> Seen:
-        """At an encoder before its first step: as it was made or with its batch statistics settled, whichever finds more."""
+    def look_untrained(self, encoder: Encoder, projector: nn.Module | None, device: torch.device) -> tuple[Seen, Seen]:
+        """At an encoder before its first step: as made, and at the better of that and of it with settled batch statistics."""
         made = self.look(encoder, projector, device)
         other = settled(encoder, self._parts(next(iter(self.probes)), VIEWS[0], device))
         if other is encoder:
-            return made
+            return made, made
         ready = self.look(other, projector, device)
         best = {name: max(made.scores[name], ready.scores[name], key=sum) for name in self.probes}
-        return Seen(max(made, ready, key=lambda seen: seen.figures["second_view"]).figures, best)
+        return made, Seen(max(made, ready, key=lambda seen: seen.figures["second_view"]).figures, best)
 
     @torch.no_grad()
     def look_at_input(self) -> Seen:

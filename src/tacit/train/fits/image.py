@@ -9,11 +9,8 @@ from tacit.train.situation import Situation
 
 __all__ = ["encoder", "extent", "feature_size", "fewest", "size", "whole"]
 
-BRIEF = 4
-"""Up to so many minutes a processor trains a convolutional network on small views: a step costs as their area."""
-
 SMALL = 16
-"""Their side, in pixels."""
+"""Side of the views that a convolutional network is trained on where time is short, in pixels: a step costs as their area."""
 
 
 def size(now: Situation) -> Chosen:
@@ -33,7 +30,7 @@ def feature_size(now: Situation, size: int) -> Chosen:
 
 def _brief(now: Situation) -> bool:
     """Whether steps are few, and the encoder is the residual network of `encoder`."""
-    return now.device == "cpu" and now.minutes <= BRIEF and not now.method.tokens and "encoder" not in now.training
+    return now.brief and not now.method.tokens and "encoder" not in now.training
 
 
 def whole(now: Situation) -> Chosen:
@@ -41,7 +38,7 @@ def whole(now: Situation) -> Chosen:
     side = min(sides(now.spec.kind, now.spec.size))
     if now.device != "cpu":
         most = 128 if now.minutes <= 30 else 224
-    elif now.minutes <= BRIEF and not now.method.tokens:  # patches grow with the view: tokens are no fewer in a small one
+    elif now.brief and not now.method.tokens:  # patches grow with the view: tokens are no fewer in a small one
         most = 32
     else:
         most = 64 if now.minutes <= 30 else 96

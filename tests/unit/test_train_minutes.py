@@ -1,0 +1,75 @@
+"""How many steps `auto` plans for a run of minutes: what their own options take, beside what the verdict takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tacit
+from tacit.data.open import measure, open_data
+from tacit.data.spec import Spec
+from tacit.methods.registry import method
+from tacit.train import trial
+from tacit.train.config import Training
+from tacit.train.recipe import Recipe, resolve
+from tacit.train.situation import Budget, Situation
+from tacit.train.watch import LOOKS, Watch
+
+
+def planned(name: str, seconds: Callable[[Any], float], looks: float = 0.0) -> Recipe:
+    """Two minutes, in which a step takes `seconds(options)` and the verdict `looks` seconds of the run."""
+    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+    situation = Situation(
+        method(name), Spec("image", 3, (32, 32)), seen, None, Budget(2.0), "cpu",
+        measure=lambda o, t: seconds(o), look=lambda o, t: looks,
+    )  # fmt: skip
+    return resolve("auto", situation, {"precision": "float32", "batch": 64})
+
+
+@pytest.mark.parametrize(("looks", "steps"), [(0.0, 1140), (20.0, 950), (1e6, 570)])
+def test_the_time_that_the_verdict_takes_is_left_to_it_up_to_a_half(looks: float, steps: int):
+    assert planned("simclr", lambda o: 0.1, looks).training.steps == steps
+
+
+@pytest.mark.parametrize(
+    ("without", "crop", "steps", "crops"),
+    [
+        (0.10, 0.10, 1140, 0),  # with the two crops of 2,000 steps only 380
+        (0.05, 0.00, 2280, 2),
+        (0.07, 0.03, 876, 0),  # without crops 1,628, which would have crops and last too long
+    ],
+)
+def test_steps_are_planned_with_the_options_that_so_many_steps_have(without: float, crop: float, steps: int, crops: int):
+    recipe = planned("dino", lambda o: without + crop * o.local_crops)
+    assert (recipe.training.steps, recipe.options.model_dump()["local_crops"]) == (steps, crops)
+
+
+def test_a_run_looks_as_often_as_is_planned(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (96, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", train_images=images)
+    looked, look = [], Watch.look
+    monkeypatch.setattr(Watch, "look", lambda *of: looked.append(1) or look(*of))
+    tacit.pretrain("simclr", tmp_path / "some.npz", out=tmp_path / "run", steps=60, options={"batch": 32, "stop_on": "none"})
+    assert len(looked) == LOOKS
+
+
+def test_a_look_is_measured_on_a_few_samples_and_counted_for_all(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (96, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", train_images=images)
+    data, looked = open_data(str(tmp_path / "some.npz")), []
+
+    def timed(call: Callable[[], Any], device: torch.device, **how: Any) -> float:
+        looked.append(len(call().scores["crops"]))
+        return 0.5
+
+    monkeypatch.setattr(trial, "seconds_per_call", timed)
+    tried = trial.Trial(method("simclr"), data, measure(data), torch.device("cpu"), {})
+    options, small = method("simclr").Options(), {"size": 16, "encoder": "resnet-mini", "batch": 32, "steps": 10, "warmup": 1}
+    assert tried.looks(options, Training(**small, held_back=64)) == 10 * 0.5 * 2
+    assert looked == [32]
+    assert tried.looks(options, Training(**small, held_back=0)) == 0.0
