@@ -6,6 +6,7 @@ what was hidden. There are no mask tokens in the encoder, so hidden patches cost
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -95,6 +96,9 @@ class MAE(Method):
             ratio = Chosen(0.6, "sparse pictures")
         else:
             ratio = Chosen(0.75, "as published")
+        rate = Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs")
+        if facts.steps < 2000 and facts.width <= 192:
+            rate = Chosen(4e-3 * math.sqrt(facts.batch / 256), "4e-3 x sqrt(batch / 256): a short run of a narrow encoder")
         area = 0.5 if facts.size <= 48 else 0.35 if facts.size <= 96 else 0.2
         return {
             "mask_ratio": ratio,
@@ -111,7 +115,7 @@ class MAE(Method):
             "normalise": Chosen("data", "the data's own mean and deviation"),
             "pool": Chosen("mean", "nothing in pretraining gives the class token a target of its own"),
             "train.optimiser": Chosen("adamw", "as published"),
-            "train.lr": Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs"),
+            "train.lr": rate,
             "train.beta2": Chosen(0.95, "as published"),
             "train.weight_decay": Chosen(0.05, "as published"),
         }
