@@ -177,7 +177,7 @@ def _volumes(folder: Path, count: int, labels: Sequence[str] | None) -> Path:
 
 @cache
 def _made_volumes() -> str:
-    """There is no real volume whose licence lets it be bundled."""
+    """Volumes of a few voxels: the bundled ones take longer than all else that a contract asks for."""
     return str(_volumes(Path(tempfile.mkdtemp()), 64, None))
 
 

@@ -416,7 +416,7 @@ def test_every_bundled_sample_opens_with_its_splits():
 def test_bundled_samples_are_small_and_attributed():
     root = Path(__file__).parents[2]
     notice = (root / "NOTICE").read_text()
-    assert sum(f.stat().st_size for s in SAMPLES.values() for f in s.folder.iterdir()) < 20_000_000
+    assert sum(f.stat().st_size for s in SAMPLES.values() for f in s.folder.rglob("*")) < 20_000_000
     assert all(name in notice and s.source in notice for name, s in SAMPLES.items())
 
 

@@ -109,6 +109,16 @@ SAMPLES = {
             "simulated with MuJoCo for tacit: single bodies that roll, fall, fly, spin, swing, slide and collide",
         ),
         Sample(
+            "hearts_sim",
+            "volume",
+            72,
+            "36x36x36 at 3.6 mm, with label maps",
+            "normal, dilated, hypertrophic or weak; maps of both cavities and the wall",
+            "Apache-2.0",
+            "simulated for tacit out of ellipsoids",
+            "simulated for tacit out of ellipsoids: the end of a beat in a chest with noise and a bias field; no patient's data",
+        ),
+        Sample(
             "particle_events",
             "points",
             70,
