@@ -17,9 +17,7 @@ import numpy as np
 from tacit.core.errors import TacitError
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
-from tacit.data.collection import Collection
-from tacit.data.kinds.kind import as_taken
-from tacit.data.open import open_as, open_data
+from tacit.data.open import open_data
 from tacit.data.skipped import MAX_BAD
 from tacit.nn.encoder import Encoder
 from tacit.train import pretrain as training
@@ -71,7 +69,7 @@ class Run:
         """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index."""
         from tacit.evaluation.features import extract
 
-        collection = self._taken(data, kind, split, columns).with_channels(self._open.spec.channels)
+        collection = self._open.taken(data, kind, split, columns).with_channels(self._open.spec.channels)
         return extract(self._open.encode(), self._open.loader(collection)).values.cpu().numpy()
 
     def embed(
@@ -102,7 +100,7 @@ class Run:
         from tacit.use.embed import embed
 
         run = self._open
-        collection = self._taken(data, kind, split, columns).with_channels(run.spec.channels)
+        collection = self._open.taken(data, kind, split, columns).with_channels(run.spec.channels)
         side = run.side(collection)
         return embed(
             run.encode(features),
@@ -145,18 +143,8 @@ class Run:
         """
         from tacit.use.evaluate import evaluate
 
-        collection = self._taken(data, kind, split, columns)
+        collection = self._open.taken(data, kind, split, columns)
         return evaluate(self._open, collection, short_name(data), protocols, baselines, seed, features, max_bad)
-
-    def _taken(
-        self, data: Any, kind: str | None = None, split: str | None = None, columns: dict[str, str] | None = None
-    ) -> Collection:
-        """The data, as the kind that the run was trained on where it can be read so and nobody says otherwise."""
-        own = self._open.spec.kind
-        collection = open_as(data, [own], kind, split, columns, anyhow=True)
-        if as_taken(collection.kind.name, [own]) != own:
-            raise TacitError(f"{self.path} takes {own}, but here are {collection.description}; give data of that kind")
-        return collection
 
     def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
         """The `k` samples nearest to a file, to `row:N`, to an array `[*extent, C]`, or (for pairs) to `text:A SENTENCE`.
@@ -167,7 +155,7 @@ class Run:
         """
         from tacit.use.find import find
 
-        return find(self._open, query, None if data is None else self._taken(data), k, index)
+        return find(self._open, query, None if data is None else self._open.taken(data), k, index)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one self-contained page about the run; where it lies."""

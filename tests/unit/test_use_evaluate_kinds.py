@@ -239,6 +239,20 @@ def test_what_may_be_two_kinds_is_read_as_the_run_s_own(towers: tacit.Run, tmp_p
     assert len(towers.features(tmp_path)) == 24
 
 
+def test_a_query_is_one_sample_of_the_run_s_own_kind(films: tacit.Run, tmp_path: Path):
+    decode = open_data(Films()).decode
+    for film in (3, 8):
+        (tmp_path / str(film)).mkdir()
+        for number, frame in enumerate(decode(film)):
+            Image.fromarray(frame).save(tmp_path / str(film) / f"{number:02d}.png")
+    first = films.search(tmp_path / "8", data=tmp_path, k=1)[0]
+    assert (first.path, first.score) == ("8/00.png", pytest.approx(1, abs=1e-5))
+    with pytest.raises(TacitError, match=r"00\.png is no use: .* takes video, but here are 1 sample of kind 'image'"):
+        films.search(tmp_path / "8" / "00.png", data=Films())
+    with pytest.raises(TacitError, match="holds 2 samples; give a single one"):
+        films.search(tmp_path, data=Films())
+
+
 def test_only_one_split_is_used_where_one_is_named(towers: tacit.Run, pairs: Path):
     (record, *_) = towers.evaluate(pairs / "pairs.csv", protocols=["knn"], split="train", baselines="none")
     assert record.split == "drawn 70% / 30% by class, seed 0"

@@ -292,11 +292,11 @@ def test_constants_in_the_documents_are_those_of_the_code() -> None:
     from tacit.data.payload import Limits
     from tacit.data.skipped import MAX_BAD
     from tacit.train.auto import MOST_EPOCHS
-    from tacit.train.loop import CHECKS
     from tacit.train.plan import SMALLEST
     from tacit.train.recipe import QUICK_MINUTES
     from tacit.train.situation import DEFAULT_MINUTES
     from tacit.train.verdict import COLLAPSED_RANK, COLLAPSED_SHARE
+    from tacit.train.watch import CHECKS
 
     said = {
         "docs/recipes.md": [f"{DEFAULT_MINUTES:g} minutes", f"{QUICK_MINUTES:g} minutes", f"{MOST_EPOCHS} passes"],

@@ -13,7 +13,6 @@ from tacit.core import archives, files
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
-from tacit.data.open import open_data
 from tacit.evaluation.features import extract
 from tacit.use.reading import Reading
 from tacit.use.run import OpenRun
@@ -78,10 +77,14 @@ def _encoded(run: OpenRun, query: Any, side: int | None) -> np.ndarray:
         query = [query]
     elif isinstance(query, os.PathLike):
         query = os.fspath(query)
+    said = query if isinstance(query, str) else "array"
+    folder = isinstance(query, str) and os.path.isdir(query)  # the frames of a film, the slices of a volume
     try:
-        collection = open_data([query] if isinstance(query, str) else query).with_channels(run.spec.channels)
+        collection = run.taken([query] if isinstance(query, str) and not folder else query).with_channels(run.spec.channels)
     except TacitError as problem:
-        raise TacitError(f"the query {query if isinstance(query, str) else 'array'} is no use: {problem}") from problem
+        raise TacitError(f"the query {said} is no use: {problem}") from problem
+    if len(collection) != 1:
+        raise TacitError(f"the query {said} holds {len(collection)} samples; give a single one, or embed them")
     loader = Loader(collection, None, None, 1, 0, shuffle=False, side=side, windows=run.windows)
     return extract(run.encode(), loader).values.cpu().numpy()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +22,9 @@ from tacit.core.errors import TacitError, one_of, said
 from tacit.data import store as stores
 from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
-from tacit.data.kinds.kind import useful_side
+from tacit.data.kinds.kind import as_taken, useful_side
 from tacit.data.loader import Loader, shared
+from tacit.data.open import open_as
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation.features import Encode
@@ -127,6 +130,16 @@ class OpenRun:
         """A batch as the encoder sees it, on the run's device."""
         batch = batch.to(self.device)
         return self.still(batch, Draws(0, 0, batch.ids), self.spec)
+
+    def taken(
+        self, data: Any, kind: str | None = None, split: str | None = None, columns: Mapping[str, str] | None = None
+    ) -> Collection:
+        """The data, as the kind that the run was trained on where it can be read so and nobody says otherwise."""
+        own = self.spec.kind
+        collection = open_as(data, [own], kind, split, columns, anyhow=True)
+        if as_taken(collection.kind.name, [own]) != own:
+            raise TacitError(f"{self.folder.path} takes {own}, but here are {collection.description}; give data of that kind")
+        return collection
 
     def side(self, collection: Collection) -> int | None:
         """What the shorter sides of these samples are brought to when they are decoded; None where they stay as they are."""

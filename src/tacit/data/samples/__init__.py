@@ -116,7 +116,7 @@ SAMPLES = {
             "normal, dilated, hypertrophic or weak; maps of both cavities and the wall",
             "Apache-2.0",
             "simulated for tacit out of ellipsoids",
-            "simulated for tacit out of ellipsoids: the end of a beat in a chest with noise and a bias field; no patient's data",
+            "simulated for tacit out of ellipsoids: hearts at the end of a beat, with noise and a bias field; no patient data",
         ),
         Sample(
             "particle_events",
