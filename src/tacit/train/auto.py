@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from tacit.core.errors import TacitError
@@ -121,12 +123,19 @@ def _steps(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], p
     while "batch" not in now.training and batch.value > 64 and held() < ENOUGH_STEPS:
         batch = Chosen(batch.value // 2, f"halved, so that {now.minutes:g} minutes hold more steps")
         pace = timed()
-    for _ in range(3):  # a method's rules for so many steps may be others than those that were timed
-        before, steps = steps, held()
-        if abs(steps - before) <= 0.1 * steps:
+    # A method's rules for so many steps may be others than those that were timed: the most steps that fit with their own.
+    low, high = 0, math.inf
+    for _ in range(6):
+        fit = held()
+        if abs(fit - steps) <= 0.1 * steps:
+            steps = fit
+            break
+        low, high = (steps, high) if fit > steps else (low, steps)
+        steps = fit if low < fit < high else (low + int(high)) // 2
+        if abs(steps - low) <= 0.1 * low:
+            steps = low
             break
         pace = timed()
-    steps = min(steps, held())  # what was timed last holds for these
     most = max(ENOUGH_STEPS, MOST_EPOCHS * (now.kept // batch.value))
     if now.budget.minutes is None and steps > most:
         return {"train.batch": batch, "train.steps": Chosen(most, f"{MOST_EPOCHS} passes over {now.kept} samples are enough")}
