@@ -59,6 +59,16 @@ def test_crops_that_are_found_at_the_cost_of_everything_else_are_undecided() -> 
     assert "light" in found.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("crops", "light", "word"),
+    [(6.0, 1.9, "learned"), (6.0, -1.9, "learned"), (6.0, -2.1, "undecided"), (5.9, 1.9, "undecided")],
+)
+def test_a_lead_in_crops_makes_up_for_light_that_makes_no_difference(crops: float, light: float, word: str) -> None:
+    for of in ("untrained", "input"):
+        leads = {"crops_ahead_of_untrained": 9.0, "crops_ahead_of_input": 9.0, "light_ahead_of_untrained": light}
+        assert verdict(leads | {f"crops_ahead_of_{of}": crops}).verdict == word
+
+
 def test_few_held_back_samples_prove_nothing() -> None:
     found = verdict(samples=47)
     assert found.verdict == "undecided"

@@ -15,6 +15,9 @@ COLLAPSED_SHARE = 1 / 3
 SOLVED = 0.5
 """A loss below this share of chance has to come from differences between samples; else it was solved without them."""
 
+PLAIN = 3 * CLEAR
+"""Crops that are found ahead by so much make up for light that makes no difference."""
+
 ALIKE = 0.05
 """Features that spread less than this are the same for all samples, as far as a loss can tell."""
 
@@ -101,7 +104,8 @@ def _undecided(e: Evidence) -> list[str]:
     for name, whom in (("untrained", "before training"), ("input", "in raw input")):
         if e.now[f"crops_ahead_of_{name}"] < CLEAR:
             missing.append(f"second views are found no better than {whom}, beyond what luck explains")
-    if e.now["light_ahead_of_untrained"] < CLEAR:
+    crops, light = min(e.now[f"crops_ahead_of_{name}"] for name in ("untrained", "input")), e.now["light_ahead_of_untrained"]
+    if light < CLEAR and not (light > -CLEAR and crops >= PLAIN):
         missing.append("whole samples in another light and colour are found no better than before training")
     if missing and _flat(e):
         missing.append(f"what the loss sees is nearly the same for all samples (spread {e.now['projector_spread']:.2f})")
