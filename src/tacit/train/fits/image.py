@@ -9,17 +9,14 @@ from tacit.train.situation import Situation
 
 __all__ = ["encoder", "extent", "feature_size", "fewest", "size", "whole"]
 
-SMALL, SMALL_OF_FEW, FEW = 16, 24, 1000
-"""Sides of the views that a convolutional network is trained on where time is short, in pixels: a step costs as their area.
-
-Of fewer samples than `FEW` it sees each a hundred times even so, and details are worth more than steps.
-"""
+SMALL = 16
+"""Side of the views that a convolutional network is trained on where time is short, in pixels: a step costs as their area."""
 
 
 def size(now: Situation) -> Chosen:
-    side, small = whole(now), SMALL if now.kept >= FEW else SMALL_OF_FEW
-    if _brief(now) and side.value > small:
-        return Chosen(small, f"small views buy steps, which count most in {now.minutes:g} minutes on a processor")
+    side = whole(now)
+    if _brief(now) and side.value > SMALL:
+        return Chosen(SMALL, f"small views buy steps, which count most in {now.minutes:g} minutes on a processor")
     return side
 
 
