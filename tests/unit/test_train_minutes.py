@@ -41,6 +41,7 @@ def test_the_time_that_the_verdict_takes_is_left_to_it_up_to_a_half(looks: float
     [
         (0.10, 0.10, 1140, 0),  # with the two crops of 2,000 steps only 380
         (0.05, 0.00, 2280, 2),
+        (0.0735, 0.003, 1433, 0),  # a few more would have crops
         (0.07, 0.03, 1440, 0),  # without crops 1,628, which would have crops and last too long
     ],
 )

@@ -128,7 +128,7 @@ def _steps(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], p
     for _ in range(6):
         fit = held()
         if abs(fit - steps) <= 0.1 * steps:
-            steps = fit
+            steps = min(steps, fit)
             break
         low, high = (steps, high) if fit > steps else (low, steps)
         steps = fit if low < fit < high else (low + int(high)) // 2
