@@ -1,4 +1,4 @@
-"""A few steps of every paper's recipe at its full size: views, encoder, heads and losses as published, of a smaller batch.
+"""A few steps of every host's published recipe at its full size: views, encoder, heads and losses, of a smaller batch.
 
     python benchmarks/paper.py
 
@@ -8,6 +8,7 @@ Each method steps in a process of its own, which tells its greatest memory. Writ
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import math
 import resource
@@ -73,8 +74,26 @@ def _tokens(made: Any) -> dict[str, int]:
     return {name: math.prod(made.student.grid([view.size] * 2)) + made.student.prefix for name, view in made.views().items()}
 
 
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown: a line per method."""
+    head = ["method", "encoder", "weights", "tokens", "samples in a step (published)", "seconds a step", "most memory"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in found:
+        tokens = " + ".join(f"{number} {side}" for side, number in _told(row["tokens"]).items()) or "-"
+        batch, seconds = f"{row['batch']} ({row['published_batch']:,})", f"{row['seconds']['median']:.1f}"
+        cells = (row["method"], row["encoder"], f"{row['weights'] / 1e6:.1f} M", tokens, batch, seconds)
+        lines.append(f"| {' | '.join(cells)} | {row['peak_mb'] / 1024:.1f} GB |")
+    return "\n".join(lines)
+
+
+def _told(tokens: dict[str, int]) -> dict[str, int]:
+    """How many views have so many tokens: `{"x 197": 2, "x 37": 8}`."""
+    counts = collections.Counter(tokens.values())
+    return {f"x {size}": counts[size] for size in sorted(counts, reverse=True)}
+
+
 def main() -> None:
-    """All methods, one after the other."""
+    """All hosts, one after the other."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--one", help="measure this method here and print it")
     words.add_argument("--batch", type=int, default=32)
@@ -84,11 +103,12 @@ def main() -> None:
         print(json.dumps(measure(asked.one, asked.batch, asked.steps)))
         return
     found = []
-    for name in METHODS:
+    for name in (name for name in METHODS if method(name).kinds == ("image",)):
         command = [sys.executable, __file__, "--one", name, "--batch", str(asked.batch), "--steps", str(asked.steps)]
         found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
         print(found[-1])
-    keep("paper", {"methods": found})
+    keep("paper", {"runs": found})
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -112,6 +112,23 @@ def budgets(rows: list[Row], limit: str, unit: str) -> str:
     return table(["set", "method", "raw pixels", "untrained", *(f"{size:,g} {unit}" for size in most)], lines)
 
 
+def shortest(content: dict[str, Any], rows: list[Row]) -> str:
+    """The runs of the fewest minutes among these, set by set and method by method, beside both baselines."""
+    rows = [row for row in rows if row["part"] == "minutes"]
+    rows = [row for row in rows if row["minutes"] == min(other["minutes"] for other in rows)]
+    if not rows:
+        return NOTHING
+    lines = []
+    for (data, host), mine in by(rows, "data", "host"):
+        verdicts = Counter(row.get("verdict", "stopped") for row in mine)
+        seen = statistics.median(row.get("samples_seen", 0) for row in mine)
+        beside = [pair(mine, PROTOCOLS, of) for of in ("run", "untrained", "input")]
+        lines.append([data, host, *beside, ", ".join(f"{n} {said}" for said, n in verdicts.items()), f"{seen:,.0f}"])
+    head = ["set", "method", "k-NN / linear", "untrained", "raw pixels", "verdicts", "samples seen"]
+    told = condition(content["machine"], rows[0]["threads"], rows)
+    return f"{table(head, lines)}\n\nPer cent on test after {rows[0]['minutes']:g} minutes; {told}"
+
+
 def counts(rows: list[Row]) -> str:
     """On how many sets each host is above both baselines, and where it is clearly below the untrained encoder."""
     lines = []

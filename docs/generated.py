@@ -1,7 +1,7 @@
 """Fill in the sections of the documents that are made from the code: `python docs/generated.py`.
 
 A section lies between `<!-- begin NAME -->` and `<!-- end NAME -->`: tables of methods from the catalogue, and what was
-measured from `hosts.json`, `quality.json`, `claims.json`, `scale.json` and `verdict.json` in `benchmarks/results/`; on the page
+measured from `quality.json`, `claims.json`, `scale.json` and `verdict.json` in `benchmarks/results/`; on the page
 of speed, from every script there that is named in `PAIRED`, and pictures of what grows.
 """
 
@@ -46,25 +46,20 @@ def methods(folder: str) -> str:
 
 
 def measured(host: str | None = None) -> str:
-    """k-NN / linear probe in per cent on test, of all hosts or of one; with the machine, and how long each run was."""
-    content = json.loads((ROOT / "benchmarks/results/hosts.json").read_text())
-    runs = [run for run in content["runs"] if "stopped" not in run and host in (None, run["host"])]
-    if not runs:
-        return "Not measured yet."
-    lines = [
-        "| set | method | k-NN / linear | untrained | raw pixels | verdict | samples seen |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for run in runs:
-        cells = [f"{100 * run[f'knn {of}']:.1f} / {100 * run[f'linear {of}']:.1f}" for of in ("run", "untrained", "input")]
-        rest = (run["verdict"], f"{run['samples_seen']:,}")
-        lines.append(f"| {' | '.join((run['data'].removeprefix('sample:'), run['host'], *cells, *rest))} |")
-    machine, minutes = content["machine"], " or ".join(sorted({f"{run['minutes']:g}" for run in runs}))
-    lines += [
-        "",
-        f"Per cent on test; one seed, {minutes} minutes each, on {machine['cores']} cores of {machine['processor']}.",
-    ]
-    return "\n".join(lines)
+    """k-NN / linear probe on test in the shortest runs of `quality.py`: one method on all sets, or all on bundled sets."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from quality_table import shortest
+
+    content = read("quality")
+    bundled = {folder.name for folder in (ROOT / "src/tacit/data/samples").iterdir()}
+    rows = [row for row in content["runs"] if not row["host"].startswith("lightly")]
+    return shortest(content, [row for row in rows if (row["data"] in bundled if host is None else row["host"] == host)])
+
+
+def read(name: str) -> dict[str, Any]:
+    """What a benchmark has stored so far."""
+    path = ROOT / f"benchmarks/results/{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {"runs": []}
 
 
 def verdicts() -> str:
@@ -74,6 +69,17 @@ def verdicts() -> str:
 
     runs = json.loads(RESULTS.read_text())["runs"]
     return f"{summary(runs)}\n\n<details><summary>Run by run</summary>\n\n{table(runs)}\n\n</details>"
+
+
+def trust(page: Path) -> Iterator[tuple[Path, str]]:
+    """The page of attacks."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from attacks import inputs, kills, soak
+
+    text = section(page.read_text(), "kills", kills(read("kills")))
+    text = section(text, "inputs", inputs(read("hostile")))
+    text = section(text, "soak", soak(read("soak")))
+    yield page, section(text, "ranks", tabled("ranks", lambda content: "\n\nOn"))
 
 
 def scale() -> str:
@@ -131,8 +137,7 @@ def quality(page: Path) -> Iterator[tuple[Path, str]]:
     from chart import PICTURE, chart
     from quality_table import NOTHING, tables
 
-    path = ROOT / "benchmarks/results/quality.json"
-    content = json.loads(path.read_text()) if path.is_file() else {"runs": []}
+    content = read("quality")
     drawn = any(row["part"] == "minutes" for row in content["runs"])
     picture = f"![Linear probe over minutes of pretraining](images/{PICTURE.name})" if drawn else NOTHING
     text = page.read_text()
@@ -192,9 +197,13 @@ def current() -> Iterator[tuple[Path, str]]:
         yield page, section(text, "measured", measured()) if "<!-- begin measured -->" in text else text
     for name in json.loads((ROOT / "src/tacit/methods/catalogue.json").read_text()):
         page = ROOT / f"docs/methods/{name}.md"
-        yield page, section(page.read_text(), "measured", measured(name))
+        if "<!-- begin measured -->" in (text := page.read_text()):
+            yield page, section(text, "measured", measured(name))
     page = ROOT / "docs/scale.md"
     yield page, section(page.read_text(), "scale", scale())
+    page = ROOT / "docs/recipes.md"
+    yield page, section(page.read_text(), "paper", tabled("paper", lambda content: "\n\nOn"))
+    yield from trust(ROOT / "docs/trust.md")
     yield from grown(ROOT / "docs/speed.md")
     yield from quality(ROOT / "docs/results.md")
     page = ROOT / "docs/verdict.md"
