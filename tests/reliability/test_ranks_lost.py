@@ -106,8 +106,9 @@ def test_a_killed_process_ends_all_with_one_line_and_the_run_goes_on(rank, strat
         one, two = (read_table(folder / name) for folder in (whole, out))
         assert one.keys() == two.keys()
         for column, values in one.items():
-            # What is counted in standard errors may lie near 0.
-            assert two[column] == pytest.approx(values, rel=1e-3, abs=5e-3, nan_ok=True), (name, column)
+            # What is counted in standard errors may lie near 0; of samples found, rounding may move one or two of 66 x 3.
+            near = 2.2 / 198 if column.endswith("second_view") else 5e-3
+            assert two[column] == pytest.approx(values, rel=1e-3, abs=near, nan_ok=True), (name, column)
 
 
 @pytest.mark.slow
