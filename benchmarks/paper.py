@@ -19,6 +19,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import quality_table
 import torch
 from pairs import keep
 
@@ -77,13 +78,13 @@ def _tokens(made: Any) -> dict[str, int]:
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown: a line per method."""
     head = ["method", "encoder", "weights", "tokens", "samples in a step (published)", "seconds a step", "most memory"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = []
     for row in found:
         tokens = " + ".join(f"{number} {side}" for side, number in _told(row["tokens"]).items()) or "-"
         batch, seconds = f"{row['batch']} ({row['published_batch']:,})", f"{row['seconds']['median']:.1f}"
-        cells = (row["method"], row["encoder"], f"{row['weights'] / 1e6:.1f} M", tokens, batch, seconds)
-        lines.append(f"| {' | '.join(cells)} | {row['peak_mb'] / 1024:.1f} GB |")
-    return "\n".join(lines)
+        weights, memory = f"{row['weights'] / 1e6:.1f} M", f"{row['peak_mb'] / 1024:.1f} GB"
+        lines.append([row["method"], row["encoder"], weights, tokens, batch, seconds, memory])
+    return quality_table.table(head, lines)
 
 
 def _told(tokens: dict[str, int]) -> dict[str, int]:

@@ -15,13 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import quality_table
 import torch
 from pairs import RESULTS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/reliability"))
 from on_ranks import on_ranks
-from test_ranks_optimisation import CASES, STRATEGIES, made, pairs, taken
+from test_ranks_optimisation import CASES, STRATEGIES, made, pairs, pictures, taken
 
 from tacit.core import files
 from tacit.train.machine import describe
@@ -48,11 +48,9 @@ def apart(one: Any, other: Any) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line per case, number of processes and strategy."""
-    lines = ["| method and encoder | processes | weights | state in float64 | loss in float32 |", "|---|---|---|---|---|"]
-    for row in rows:
-        cells = (row["case"], str(row["ranks"]), row["strategy"], f"{row['float64']:.0e}", f"{row['float32']:.0e}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = ["method and encoder", "processes", "weights", "state in float64", "loss in float32"]
+    said = ((r["case"], str(r["ranks"]), r["strategy"], f"{r['float64']:.0e}", f"{r['float32']:.0e}") for r in rows)
+    return quality_table.table(head, said)
 
 
 def main() -> None:
@@ -60,9 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        data, shade = f"{folder}/images.npz", np.random.default_rng(1).uniform(0, 1, (77, 1, 1, 3))
-        noise = np.random.default_rng(0).integers(0, 130, (77, 20, 20, 3))
-        np.savez(data, train_images=(noise + np.linspace(0, 120, 20)[None, :, None, None] * shade).astype(np.uint8))
+        data = pictures(Path(folder))
         alone = every(data)
         for count in COUNTS:
             together = on_ranks(count, every, data)[0]

@@ -92,11 +92,10 @@ def scale() -> str:
 
 def tabled(script: str, said: Callable[[dict[str, Any]], str]) -> str:
     """What a script of `benchmarks/` found, as it tables its runs, with what is `said` of them and the machine behind it."""
-    path = ROOT / f"benchmarks/results/{script}.json"
-    if not path.is_file():
+    content = read(script)
+    if not content["runs"]:
         return "Not measured yet."
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    content = json.loads(path.read_text())
     machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
     return f"{import_module(script).table(content['runs'])}{said(content)} {machine}."
 

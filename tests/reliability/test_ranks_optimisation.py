@@ -6,6 +6,7 @@ In float64, so that what differs is wrong and not rounded: losses, every weight,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,13 +110,17 @@ def every(data: str, cases: list[str], begun: dict[str, Taken]) -> dict[str, Tak
     return found
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("data") / "images.npz"
+def pictures(folder: Path) -> str:
+    """Noise under ramps of all colours, in a file of this folder."""
     ramp = np.linspace(0, 120, 20)[None, :, None, None] * np.random.default_rng(1).uniform(0, 1, (SAMPLES, 1, 1, 3))
     noise = np.random.default_rng(0).integers(0, 130, (SAMPLES, 20, 20, 3))
-    np.savez(path, train_images=(noise + ramp).astype(np.uint8))
-    return str(path)
+    np.savez(folder / "images.npz", train_images=(noise + ramp).astype(np.uint8))
+    return str(folder / "images.npz")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pictures(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
