@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import layout
 import nibabel
 import numpy as np
 import torch
@@ -102,19 +103,20 @@ def table(found: list[dict[str, Any]]) -> str:
     done = [row for row in found if "stopped" not in row]
     if not done:
         return "Not measured yet."
-    lines = ["| landmarks of the other body | mean error in mm | median |", "|---|---|---|"]
+    lines = []
     means = {way: [row[f"{way} mm"] for row in done] for way in WAYS}
     for way, says in WAYS.items():
         medians = [row[f"{way} median mm"] for row in done]
         spread = f" ± {statistics.stdev(means[way]):.2f}" if len(done) > 1 and way != "position" else ""
-        lines.append(f"| {says} | {statistics.fmean(means[way]):.2f}{spread} | {statistics.fmean(medians):.2f} |")
+        lines.append([says, f"{statistics.fmean(means[way]):.2f}{spread}", f"{statistics.fmean(medians):.2f}"])
     fall = 1 - statistics.fmean(means["trained"]) / statistics.fmean(means["position"])
     seeds, pairs, steps = len(done), done[0]["pairs"], done[0]["steps"]
     claim = (
         f"{'falls' if fall >= 0 else 'rises'} by {abs(fall):.0%} against the same relative position; claimed: by 20 % at least"
     )
     said = f"Shown: {'yes' if fall >= 0.2 else 'no'}. The error {claim}."
-    return "\n".join([*lines, "", f"{said} {seeds} seed(s), {steps} steps each, {pairs} landmarks looked for."])
+    text = layout.table(["landmarks of the other body", "mean error in mm", "median"], lines)
+    return f"{text}\n\n{said} {seeds} seed(s), {steps} steps each, {pairs} landmarks looked for."
 
 
 def main() -> None:

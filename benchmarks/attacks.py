@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quality_table import table
+from layout import table
 
 TRENDS = {"memory_mb": "memory, MB", "descriptors": "descriptors", "threads": "threads", "disk_mb": "disk, MB"}
 

@@ -22,6 +22,7 @@ import claims_pairs
 import claims_points
 import claims_video
 import claims_volumes
+import layout
 from cells import Cells
 from claim import Claim, Run
 from pairs import RESULTS
@@ -68,22 +69,20 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def claimed(found: list[dict[str, Any]], claims: Sequence[Claim]) -> str:
     """Markdown: every claim, both figures (mean and deviation over seeds), and whether it showed."""
-    lines = ["| claim | first | second | wanted | shown |", "|---|---|---|---|---|"]
+    lines = []
     for claim in claims:
         sides = [[claim.unit * row[figure] for row in found if row["run"] == name and figure in row] for name, figure in
                  (claim.first, claim.second)]  # fmt: skip
         if not all(sides):
-            lines.append(f"| {claim.says} | | | | not measured |")
+            lines.append([claim.says, "", "", "", "not measured"])
             continue
         cells = [
             f"{name}, {figure}: {statistics.fmean(side):.1f}" + (f" ± {statistics.stdev(side):.1f}" if len(side) > 1 else "")
             for (name, figure), side in zip((claim.first, claim.second), sides, strict=True)
         ]
         gain = statistics.fmean(sides[0]) - statistics.fmean(sides[1])
-        lines.append(
-            f"| {claim.says} | {cells[0]} | {cells[1]} | {claim.by:+g} | {'yes' if gain >= claim.by else 'no'} ({gain:+.1f}) |"
-        )
-    return "\n".join(lines)
+        lines.append([claim.says, *cells, f"{claim.by:+g}", f"{'yes' if gain >= claim.by else 'no'} ({gain:+.1f})"])
+    return layout.table(["claim", "first", "second", "wanted", "shown"], lines)
 
 
 def main() -> None:

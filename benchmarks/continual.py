@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import layout
 import numpy as np
 import torch
 from pairs import RESULTS
@@ -229,12 +230,11 @@ def claims(rows: list[Row]) -> list[tuple[str, str, bool]]:
 def table(rows: list[Row]) -> str:
     """Markdown: recall of old and new pairs after each phase, how the towers turned, and the claims."""
     heads = [f"{which} {phase + 1}" for phase in range(1, PHASES) for which in ("old after phase", "new after phase")]
-    lines = [f"| method | first | {' | '.join(heads)} | all | deviation | pictures / captions turned |"]
-    lines.append("|---" * (len(heads) + 5) + "|")
+    lines = []
     for name in METHODS:
         mine = [row for row in rows if row["method"] == name]
         if not mine:
-            lines.append(f"| {name} |{' |' * (len(heads) + 4)}")
+            lines.append([name, *[""] * (len(heads) + 4)])
             continue
         cells = [spread([row["first"] for row in mine])]
         for phase, which in itertools.product(range(1, PHASES), ("old", "new")):
@@ -242,13 +242,14 @@ def table(rows: list[Row]) -> str:
             cells.append(spread(values) if values else "")
         turned = [spread([row["phases"][-1]["rotation"][side] for row in mine]) for side in ("pictures", "captions")]
         cells += [spread(over(rows, name, last("all"))), spread(over(rows, name, last("deviation"))), " / ".join(turned)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append([name, *cells])
+    text = layout.table(["method", "first", *heads, "all", "deviation", "pictures / captions turned"], lines)
     whole = set.intersection(*({row["seed"] for row in rows if row["method"] == name} for name in METHODS))
     if whole:
-        lines += ["", "| claim | found | shown |", "|---|---|---|"]
         found = claims([row for row in rows if row["seed"] in whole])
-        lines += [f"| {says} | {value} | {'yes' if shown else 'no'} |" for says, value, shown in found]
-    return "\n".join(lines)
+        shown = ((says, str(value), "yes" if shown else "no") for says, value, shown in found)
+        text += "\n\n" + layout.table(["claim", "found", "shown"], shown)
+    return text
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import layout
 from tests.fuzz.attack import MEMORY, SECONDS, attack
 from tests.fuzz.targets import targets
 
@@ -24,15 +25,14 @@ RESULTS = Path(__file__).parent / "results" / "hostile.json"
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: one row a format or artefact."""
-    lines = ["| input | tried | refused | read | failures | most memory (MB) |", "|---|---|---|---|---|---|"]
+    lines = []
     for name, row in found.items():
-        lines.append(
-            f"| {name} | {row['inputs']} | {row['refused']} | {row['read']} | {len(row['failures'])} | {row['peak_mb']} |"
-        )
+        counts = row["inputs"], row["refused"], row["read"], len(row["failures"]), row["peak_mb"]
+        lines.append([name, *map(str, counts)])
     total = {key: sum(row[key] for row in found.values()) for key in ("inputs", "refused", "read")}
     failures = sum(len(row["failures"]) for row in found.values())
-    lines.append(f"| all | {total['inputs']:,} | {total['refused']:,} | {total['read']:,} | {failures} | |")
-    return "\n".join(lines)
+    lines.append(["all", *(f"{count:,}" for count in total.values()), str(failures), ""])
+    return layout.table(["input", "tried", "refused", "read", "failures", "most memory (MB)"], lines)
 
 
 def main() -> None:

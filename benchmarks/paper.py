@@ -19,7 +19,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-import quality_table
+import layout
 import torch
 from pairs import keep
 
@@ -84,7 +84,7 @@ def table(found: list[dict[str, Any]]) -> str:
         batch, seconds = f"{row['batch']} ({row['published_batch']:,})", f"{row['seconds']['median']:.1f}"
         weights, memory = f"{row['weights'] / 1e6:.1f} M", f"{row['peak_mb'] / 1024:.1f} GB"
         lines.append([row["method"], row["encoder"], weights, tokens, batch, seconds, memory])
-    return quality_table.table(head, lines)
+    return layout.table(head, lines)
 
 
 def _told(tokens: dict[str, int]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cells import mean
+from layout import table
 
 Row = dict[str, Any]
 PROTOCOLS = ("knn", "linear")
@@ -29,10 +30,10 @@ def tables(content: dict[str, Any]) -> dict[str, str]:
     }
     of = {"counts": {"minutes"}, "failures": {row["part"] for row in rows}}
     made = {}
-    for name, table in parts.items():
+    for name, part in parts.items():
         mine = [row for row in rows if row["part"] in of.get(name, {name})]
         made[name] = "\n\n".join(
-            f"{table(found)}\n\n{condition(content['machine'], threads, found)}" for threads, found in by(mine, "threads")
+            f"{part(found)}\n\n{condition(content['machine'], threads, found)}" for threads, found in by(mine, "threads")
         )
     return {name: text or NOTHING for name, text in made.items()}
 
@@ -51,11 +52,6 @@ def by(rows: Iterable[Row], *names: str) -> list[tuple[Any, list[Row]]]:
         key = tuple(row[name] for name in names)
         found.setdefault(key if len(names) > 1 else key[0], []).append(row)
     return list(found.items())
-
-
-def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def values(rows: list[Row], figure: str) -> list[float]:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import quality_table
+import layout
 import torch
 from pairs import RESULTS
 
@@ -50,7 +50,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line per case, number of processes and strategy."""
     head = ["method and encoder", "processes", "weights", "state in float64", "loss in float32"]
     said = ((r["case"], str(r["ranks"]), r["strategy"], f"{r['float64']:.0e}", f"{r['float32']:.0e}") for r in rows)
-    return quality_table.table(head, said)
+    return layout.table(head, said)
 
 
 def main() -> None:

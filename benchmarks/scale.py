@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import layout
 import numpy as np
 import pyarrow as pa
 import torch
@@ -142,8 +143,6 @@ def table(found: dict[str, Any]) -> str:
     begun = [f"{1000 * median('first_batch_seconds', openings):.0f} ms" for openings in (near, far)]
     order = [f"{1000 * value:.0f} ms" for value in found["order"].values()]
     rows = [
-        ("", f"{index['rows']:,} samples, measured", "a billion"),
-        ("---", "---", "---"),
         ("the index, mapped", f"{index['bytes'] / 1e6:.0f} MB", f"{index['bytes'] * times / 1e9:.0f} GB, once on a machine"),
         ("memory of a process's own", f"{median('private_bytes') / 1e6:.0f} MB", "as much: nothing of it is a row's"),
         seconds("opening and checking the index", median("open_seconds"), times),
@@ -155,11 +154,9 @@ def table(found: dict[str, Any]) -> str:
         seconds("saving it", saved["save_seconds"], large),
         seconds("taking it up", saved["load_seconds"], large),
     ]
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    machine = found["machine"]
-    return "\n".join(
-        [*lines, "", f"Medians, on {machine['cores']} cores of {machine['processor']} (`python benchmarks/scale.py`)."]
-    )
+    head, machine = ("", f"{index['rows']:,} samples, measured", "a billion"), found["machine"]
+    said = f"Medians, on {machine['cores']} cores of {machine['processor']} (`python benchmarks/scale.py`)."
+    return f"{layout.table(head, rows)}\n\n{said}"
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import layout
 import torch
 from cells import Cells, Row, attempted, mean, measured
 from pairs import RESULTS
@@ -26,7 +27,7 @@ LARGEST = 32
 def table(found: list[Row]) -> str:
     """Markdown: k-NN / linear probe on test in per cent, mean and deviation over seeds; a row per set, host and time."""
     sides = sorted({row["size"] for row in found})
-    lines = [f"| set | method | minutes | {' | '.join(f'{side} pixels' for side in sides)} |", "|---" * (3 + len(sides)) + "|"]
+    lines = []
     for data, host, minutes in dict.fromkeys((row["data"], row["host"], row["minutes"]) for row in found):
         cells = []
         for side in sides:
@@ -35,8 +36,8 @@ def table(found: list[Row]) -> str:
             cells.append(
                 " / ".join(mean([row[f"{name} run"] for row in rows if "stopped" not in row]) for name in ("knn", "linear"))
             )
-        lines.append(f"| {data} | {host} | {minutes:g} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([data, host, f"{minutes:g}", *cells])
+    return layout.table(["set", "method", "minutes", *(f"{side} pixels" for side in sides)], lines)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import layout
 import numpy as np
 import torch
 from torch import Tensor
@@ -270,40 +271,35 @@ def fault(row: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: verdict against truth for every run, the misses marked."""
-    lines = [
-        "| trouble | method | set | verdict | at | truth | k-NN of run, untrained, pixels | fault |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in rows:
         said, at = judged(row)
         found = row.get("truth") or {}
         knn = ", ".join(f"{100 * found[f'knn_{name}']:.1f}" for name in ("run", "untrained", "input")) if found else "-"
         real = "-" if said == "refused" else true_class(found)
         data = row["data"] + (" *" if row["unseen"] else "")
-        lines.append(f"| {row['trouble']} | {row['host']} | {data} | {said} | {at:.0%} | {real} | {knn} | {fault(row)} |")
-    return "\n".join(lines)
+        lines.append([row["trouble"], row["host"], data, said, f"{at:.0%}", real, knn, fault(row)])
+    head = ["trouble", "method", "set", "verdict", "at", "truth", "k-NN of run, untrained, pixels", "fault"]
+    return layout.table(head, lines)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """Markdown: how many runs of each truth got which verdict, on the sets that rules were chosen by and on the others."""
     words = ("learned", "undecided", "collapsed", "diverged")
-    lines = [f"| truth | sets | runs | {' | '.join(words)} |", "|---|---|---|" + "---|" * len(words)]
+    lines = []
     judged_rows = [row for row in rows if "refused" not in row]
     for real in ("learned", "more than untrained", "no clear gain", "worse", "collapsed", "diverged"):
         for unseen in (False, True):
             of = [row for row in judged_rows if true_class(row["truth"]) == real and row["unseen"] == unseen]
             counts = [sum(judged(row)[0] == word for row in of) for word in words]
             if of:
-                lines.append(f"| {real} | {'unseen' if unseen else 'seen'} | {len(of)} | {' | '.join(map(str, counts))} |")
+                lines.append([real, "unseen" if unseen else "seen", str(len(of)), *map(str, counts)])
     faults = [f for row in judged_rows if (f := fault(row))]
     named = [judged(row)[1] for row in judged_rows if true_class(row["truth"]) in ("collapsed", "diverged")]
     soon = sum(at <= 0.1 for at in named)
     counted = ", ".join(f"{faults.count(name)} {name}" for name in dict.fromkeys(faults)) or "none"
-    lines += [
-        "",
-        f"{len(judged_rows)} runs; faults: {counted}. Of {len(named)} collapses {soon} were named within 10 % of the steps.",
-    ]
-    return "\n".join(lines)
+    said = f"{len(judged_rows)} runs; faults: {counted}. Of {len(named)} collapses {soon} were named within 10 % of the steps."
+    return f"{layout.table(['truth', 'sets', 'runs', *words], lines)}\n\n{said}"
 
 
 def main() -> None:

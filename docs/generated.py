@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # whose scripts know how to table what they found
+
+import layout  # noqa: E402
 
 PAIRED = (
     "startup", "views", "steps", "peers", "embed", "index", "store", "clips", "inputs", "grouping", "masking", "knn", "probe",
@@ -34,20 +37,19 @@ def section(text: str, name: str, content: str) -> str:
 def methods(folder: str) -> str:
     """The table of methods; links are relative to a page from which the methods' pages lie in `folder`."""
     catalogue = json.loads((ROOT / "src/tacit/methods/catalogue.json").read_text())
-    rows = ["| method | kinds | paper | in one sentence |", "|---|---|---|---|"]
+    lines = []
     for name, entry in catalogue.items():
         paper, idea = entry["paper"], re.match(r".*?[.](?= |$)", entry["idea"])
         assert idea is not None
         authors = paper["authors"].split(", ")
         who = authors[0] if len(authors) == 1 else f"{authors[0]} et al."
-        cells = (f"[{name}]({folder}{name}.md)", ", ".join(entry["kinds"]), f"{who}, {paper['venue']} {paper['year']}", idea[0])
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        where = f"{who}, {paper['venue']} {paper['year']}"
+        lines.append((f"[{name}]({folder}{name}.md)", ", ".join(entry["kinds"]), where, idea[0]))
+    return layout.table(["method", "kinds", "paper", "in one sentence"], lines)
 
 
 def measured(host: str | None = None) -> str:
     """k-NN / linear probe on test in the shortest runs of `quality.py`: one method on all sets, or all on bundled sets."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from quality_table import shortest
 
     content = read("quality")
@@ -64,7 +66,6 @@ def read(name: str) -> dict[str, Any]:
 
 def verdicts() -> str:
     """The verdict against the truth: how often, then run by run; judged by the rules of today."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from verdict import RESULTS, summary, table
 
     runs = json.loads(RESULTS.read_text())["runs"]
@@ -73,7 +74,6 @@ def verdicts() -> str:
 
 def trust(page: Path) -> Iterator[tuple[Path, str]]:
     """The page of attacks."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from attacks import inputs, kills, soak
 
     text = section(page.read_text(), "kills", kills(read("kills")))
@@ -84,7 +84,6 @@ def trust(page: Path) -> Iterator[tuple[Path, str]]:
 
 def scale() -> str:
     """What was measured with many samples, and the same for a billion."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from scale import table
 
     return table(json.loads((ROOT / "benchmarks/results/scale.json").read_text()))
@@ -95,7 +94,6 @@ def tabled(script: str, said: Callable[[dict[str, Any]], str]) -> str:
     content = read(script)
     if not content["runs"]:
         return "Not measured yet."
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     machine = "{cores} cores of {processor}, torch {torch}".format(**content["machine"])
     return f"{import_module(script).table(content['runs'])}{said(content)} {machine}."
 
@@ -132,7 +130,6 @@ def places() -> str:
 
 def quality(page: Path) -> Iterator[tuple[Path, str]]:
     """The page of results, and the picture on it where there is something to draw."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from chart import PICTURE, chart
     from quality_table import NOTHING, tables
 
@@ -156,25 +153,24 @@ def quality(page: Path) -> Iterator[tuple[Path, str]]:
 
 def speed() -> str:
     """What each paired benchmark found, row by row, and on what machine."""
-    lines = ["| what | beside | measured | at most | met |", "|---|---|---|---|---|"]
+    lines: list[tuple[str, ...]] = []
     machines = set()
     for name in PAIRED:
         if not (path := ROOT / f"benchmarks/results/{name}.json").is_file():
-            lines.append(f"| `benchmarks/{name}.py` | | not measured yet | | |")
+            lines.append((f"`benchmarks/{name}.py`", "", "not measured yet", "", ""))
             continue
         content = json.loads(path.read_text())
         machines.add("{cores} cores of {processor}, torch {torch}".format(**content["machine"]))
         for row in content["rows"]:
             spread = f" ({row['least']:.2f} to {row['greatest']:.2f})" if row["pairs"] > 1 else ""
             measured, met = f"{row['median']:.2f}{spread} {row['unit']}", row["median"] <= row["most"]
-            cells = (row["what"], row["beside"], measured, f"{row['most']:.2f}", "yes" if met else "no")
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in sorted(machines))]).rstrip()
+            lines.append((row["what"], row["beside"], measured, f"{row['most']:.2f}", "yes" if met else "no"))
+    said = "\n".join(f"Measured on {machine}." for machine in sorted(machines))
+    return f"{layout.table(['what', 'beside', 'measured', 'at most', 'met'], lines)}\n\n{said}".rstrip()
 
 
 def grown(page: Path) -> Iterator[tuple[Path, str]]:
     """The page of speed, and the pictures on it of what was measured."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     import growth
     import masking
 
