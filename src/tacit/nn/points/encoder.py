@@ -12,6 +12,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, one_of
 from tacit.nn.encoder import Encoded, Encoder
 from tacit.nn.points.grouping import Groups, collate, contents, volumetric
+from tacit.nn.points.padding import padded
 from tacit.nn.points.pointnet import PointNet
 from tacit.nn.points.sampling import gather
 from tacit.nn.points.trunk import Passed, Positions, RaggedTransformer, distance_bias
@@ -127,7 +128,7 @@ class PointTransformer(Encoder):
         patches, centres = contents(x[:, : self.channels].transpose(1, 2), groups, self.radius, self.mean_centres)
         valid, point_mask = groups.valid, groups.point_mask
         rows = self.tokenizer(patches[valid], point_mask[valid])
-        embedded = rows.new_zeros(*valid.shape, self.width).masked_scatter(valid[..., None], rows)
+        embedded = padded(rows, valid, rows.new_zeros(self.width))
         return Tokens(embedded, patches, centres, valid, point_mask)
 
     def attend(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tacit.core import distributed
+from tacit.nn.points.padding import padded
 from tacit.objectives.precision import wide
 
 
@@ -36,7 +37,7 @@ class MaskedBatchNorm(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`[..., C]` -> the same; `mask` is bool `[...]`, true for what is no padding, or None where nothing is."""
         if mask is not None:
-            return self.bias.expand_as(x).masked_scatter(mask[..., None], self(x[mask]))
+            return padded(self(x[mask]), mask, self.bias)
         if self.training:
             mean, variance = self._moments(x.flatten(0, -2))
         else:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.nn.points.norm import MaskedBatchNorm
+from tacit.nn.points.padding import padded
 from tacit.objectives.precision import as_given, wide
 
 
@@ -61,20 +62,15 @@ class PointNet(nn.Module):
         with as_given(points.device):
             token, slot = mask.nonzero(as_tuple=True)
             rows = self.first(self.first.fc1(wide(points[token, slot])))  # [n, h2]
-            features, code = _spread(rows, self.first.padding(), mask), None
+            features, code = padded(rows, mask, self.first.padding()), None
             if self.order is not None:
                 code = F.relu(self.order(order_code(mask.shape[1], rows.shape[1]).to(rows)))  # [S, h2]
                 features, rows = (
                     features + code,
                     rows + code.index_select(0, slot),
                 )  # (whose gradient is added up in order, which indexing leaves open)
-            largest = features.amax(dim=1)
+            largest = features.max(dim=1).values  # amax shares a gradient among equals, which takes three times as long
             # fc1 of [largest, row]: the first half is the same for all points of a token.
             by_token, by_point = self.second.fc1.weight.chunk(2, dim=1)
             rows = self.second(F.linear(largest, by_token).index_select(0, token) + F.linear(rows, by_point))
-            return _spread(rows, self.second.padding(), mask).amax(dim=1)
-
-
-def _spread(rows: Tensor, padding: Tensor, mask: Tensor) -> Tensor:
-    """Rows `[n, C]` put where the mask `[M, S]` is true, and one vector elsewhere: `[M, S, C]`."""
-    return padding.expand(*mask.shape, -1).masked_scatter(mask[..., None], rows)
+            return padded(rows, mask, self.second.padding()).max(dim=1).values
