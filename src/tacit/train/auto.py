@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -110,34 +111,46 @@ def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...
 
 def _steps(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> dict[str, Chosen]:
     """As many steps as the time holds, of a smaller batch where they would be few."""
-    batch, looks = chosen["train.batch"], now.verdict_seconds(chosen, extent)
-    steps = chosen["train.steps"].value
+    batch, first = chosen["train.batch"], chosen["train.steps"].value
+    looks = min(now.verdict_seconds(chosen, extent), 30 * now.minutes)
 
-    def held() -> int:
-        left = (60 * now.minutes - min(looks, 30 * now.minutes)) * SHARE_FOR_STEPS - now.elapsed()
+    def held(pace: float) -> int:
+        left = (60 * now.minutes - looks) * SHARE_FOR_STEPS - now.elapsed()
         return max(1, int(max(left, 1.0) / pace))
 
-    def timed() -> float:
+    def timed(steps: int) -> float:
         return now.seconds(chosen | {"train.batch": batch, "train.steps": Chosen(steps, "tried")}, extent)
 
-    while "batch" not in now.training and batch.value > 64 and held() < ENOUGH_STEPS:
+    while "batch" not in now.training and batch.value > 64 and held(pace) < ENOUGH_STEPS:
         batch = Chosen(batch.value // 2, f"halved, so that {now.minutes:g} minutes hold more steps")
-        pace = timed()
-    # A method's rules for so many steps may be others than those that were timed: the most steps that fit with their own.
-    low, high = 0, math.inf
-    for _ in range(6):
-        fit = held()
-        if abs(fit - steps) <= 0.1 * steps:
-            steps = min(steps, fit)
-            break
-        low, high = (steps, high) if fit > steps else (low, steps)
-        steps = fit if low < fit < high else (low + int(high)) // 2
-        if abs(steps - low) <= 0.1 * low:
-            steps = low
-            break
-        pace = timed()
+        pace = timed(first)
+    steps, pace = _fitting(held, timed, first, pace)
     most = max(ENOUGH_STEPS, MOST_EPOCHS * (now.kept // batch.value))
     if now.budget.minutes is None and steps > most:
         return {"train.batch": batch, "train.steps": Chosen(most, f"{MOST_EPOCHS} passes over {now.kept} samples are enough")}
     why = f"{now.minutes:g} minutes at {pace * 1000:.0f} ms a step, measured"
     return {"train.batch": batch, "train.steps": Chosen(steps, why)}
+
+
+def _fitting(held: Callable[[float], int], timed: Callable[[int], float], steps: int, pace: float) -> tuple[int, float]:
+    """The most steps that fit with the options of so many, which may be other ones than those that were timed first.
+
+    Args:
+        held: how many steps fit at a pace.
+        timed: the pace of a run of so many steps.
+        steps, pace: what was timed already.
+
+    Returns:
+        Steps, and the pace that was timed last.
+    """
+    low, high = 0, math.inf
+    for _ in range(6):
+        fit = held(pace)
+        if abs(fit - steps) <= 0.1 * steps:
+            return min(steps, fit), pace
+        low, high = (steps, high) if fit > steps else (low, steps)
+        steps = fit if low < fit < high else (low + int(high)) // 2
+        if abs(steps - low) <= 0.1 * low:
+            return low, pace
+        pace = timed(steps)
+    return steps, pace
