@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,22 +90,29 @@ class Sets:
 
 
 def peer(cell: Row, sets: Sets, python: str) -> Row:
-    """An example of lightly's, judged as the hosts are."""
-    folder, method = sets.pictures(cell["data"]), cell["host"].removeprefix("lightly ")
+    """An example of lightly's, for as many minutes."""
+    method = cell["host"].removeprefix("lightly ")
     largest = 32 if cell["minutes"] <= 4 and method != "mae" else 64  # as `auto` has it on a processor
-    given = {name: cell[name] for name in ("minutes", "seed", "threads")} | {"largest": largest}
-    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    given = {name: cell[name] for name in ("minutes", "seed", "threads")}
+    return taught(sets, cell["data"], python, method, **given, largest=largest)
+
+
+def taught(sets: Sets, name: str, python: str, method: str, seed: int, **given: Any) -> Row:
+    """An example of lightly's, trained on a set as it is `given` to `peers/train.py`, and judged as the hosts are."""
+    folder = sets.pictures(name)
+    words = [word for option, value in (given | {"seed": seed}).items() for word in (f"--{option}", str(value))]
     script = str(Path(__file__).parent / "peers/train.py")
     done = subprocess.run([python, "-W", "ignore", script, method, str(folder), *words], stdout=subprocess.PIPE, check=True)
     features = torch.from_numpy(np.load(folder / "features.npy"))
     if not features.isfinite().all():
         return {"stopped": "its features are not finite"}
-    data = open_data(sets(cell["data"]))
-    split = Task.of(cell["data"], data, measure(data), seed=cell["seed"]).split
+    data = open_data(sets(name))
+    split = Task.of(name, data, measure(data), seed=seed).split
     labelled = split.labelled(Features(torch.arange(len(features)), features))
     row = json.loads(done.stdout.splitlines()[-1])
-    for name, outcome in (("knn", knn(labelled)), ("linear", linear(labelled, cell["seed"]))):
-        row |= {f"{name} run": round(outcome.values["top1"], 4), f"{name} balanced run": round(outcome.values["balanced"], 4)}
+    for protocol, outcome in (("knn", knn(labelled)), ("linear", linear(labelled, seed))):
+        found = (("", "top1"), ("balanced ", "balanced"))
+        row |= {f"{protocol} {which}run": round(outcome.values[metric], 4) for which, metric in found}
     return row
 
 

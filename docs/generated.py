@@ -142,6 +142,8 @@ def quality(page: Path) -> Iterator[tuple[Path, str]]:
         **tables(content),
         "claims": claims(),
         "sides": sides(),
+        "alike": tabled("alike", lambda content: "\n\nPer cent on test of `cifar10_subset`, on"),
+        "whitened": tabled("whitening", lambda content: "\n\nPer cent on test after 2 minutes, plain / whitened, on"),
         "continual": continual(),
         "places": places(),
     }.items():

@@ -1,6 +1,6 @@
-"""Train one of lightly's examples on images for so many minutes, and take the features of all of them.
+"""Train one of lightly's examples on images for so many minutes or images seen, and take the features of all of them.
 
-python benchmarks/peers/train.py METHOD FOLDER --minutes 4 [--largest 64] [--seed 0] [--threads 1]
+python benchmarks/peers/train.py METHOD FOLDER (--minutes 4 | --samples 20000) [--largest 64] [--seed 0] [--threads 1]
 
 FOLDER holds `images.npy`, uint8 `[N, H, W, 3]`, and `train.npy`, int64: which of them are trained on. `features.npy`, float32
 `[N, D]`, is written beside them. Views are as large as the images, but `--largest` pixels at most; DINO's small crops half of
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -37,10 +38,10 @@ def example_of(method: str, side: int) -> Example:
     return simclr(size) if method == "simclr" else mae(size, patch, 192, 3, (192, 2, 3))
 
 
-def learn(example: Example, pixels: np.ndarray, batch: int, seconds: float) -> int:
-    """Steps until the time has passed; how many."""
+def learn(example: Example, pixels: np.ndarray, batch: int, seconds: float, samples: float) -> int:
+    """Steps until the time has passed, or as many samples are seen; how many."""
     views, steps, start = batches(pixels, example, batch), 0, time.monotonic()
-    while time.monotonic() - start < seconds:
+    while time.monotonic() - start < seconds and (steps + 1) * batch <= samples:
         example.step(next(views))
         steps += 1
     return steps
@@ -68,7 +69,9 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("method", choices=BATCHES)
     words.add_argument("folder", type=Path)
-    words.add_argument("--minutes", type=float, required=True)
+    budget = words.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", type=float, default=math.inf)
+    budget.add_argument("--samples", type=float, default=math.inf)
     words.add_argument("--largest", type=int, default=64)
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -79,7 +82,7 @@ def main() -> None:
     example = example_of(asked.method, min(*pixels.shape[1:3], asked.largest))
     batch = min(BATCHES[asked.method], len(train))
     start = time.monotonic()
-    steps = learn(example, pixels[train], batch, 60 * asked.minutes)
+    steps = learn(example, pixels[train], batch, 60 * asked.minutes, asked.samples)
     seconds = round(time.monotonic() - start, 1)
     np.save(asked.folder / "features.npy", features(example, pixels))
     encoder = "vit-tiny" if asked.method == "mae" else "resnet18"

@@ -64,13 +64,22 @@ class Run:
         return self._open.folder.read_config()
 
     def features(
-        self, data: Any, split: str | None = None, columns: dict[str, str] | None = None, kind: str | None = None
+        self,
+        data: Any,
+        split: str | None = None,
+        columns: dict[str, str] | None = None,
+        kind: str | None = None,
+        features: str = "pooled",
     ) -> np.ndarray:
-        """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index."""
+        """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index.
+
+        Args:
+            features: `pooled`, `class`, `mean`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
+        """
         from tacit.evaluation.features import extract
 
         collection = self._open.taken(data, kind, split, columns).with_channels(self._open.spec.channels)
-        return extract(self._open.encode(), self._open.loader(collection)).values.cpu().numpy()
+        return extract(self._open.encode(features), self._open.loader(collection)).values.cpu().numpy()
 
     def embed(
         self,
@@ -92,7 +101,7 @@ class Run:
             shard: part `k` of `n`, from 0: one process of many.
             map: add `x` and `y`, a two-dimensional map.
             absolute: write whole paths.
-            features: `pooled`, `class`, `mean`, `class+mean` or `class4`. See `docs/embedding.md`.
+            features: `pooled`, `class`, `mean`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
             cluster: compute on a Ray cluster: `local`, `auto`, `HOST:PORT`.
             max_bad: a larger share of unreadable samples is an error.
         """
@@ -138,7 +147,7 @@ class Run:
             kind: the kind of data, where it should not be guessed; the run's own, by default, where it can be read so.
             split: use only this split of the data.
             columns: which columns of a manifest to use.
-            features: `pooled`, `class`, `mean`, `class+mean` or `class4`. See `docs/embedding.md`.
+            features: `pooled`, `class`, `mean`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
             max_bad: a larger share of unreadable samples is an error.
         """
         from tacit.use.evaluate import evaluate
@@ -146,16 +155,17 @@ class Run:
         collection = self._open.taken(data, kind, split, columns)
         return evaluate(self._open, collection, short_name(data), protocols, baselines, seed, features, max_bad)
 
-    def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto") -> list[Hit]:
+    def search(self, query: Any, data: Any = None, k: int = 10, index: str = "auto", features: str = "pooled") -> list[Hit]:
         """The `k` samples nearest to a file, to `row:N`, to an array `[*extent, C]`, or (for pairs) to `text:A SENTENCE`.
 
         Args:
             data: what to search in; what the run was trained on by default.
             index: `exact`, `ivf`, `hnsw`, or `auto`.
+            features: what is compared, `pooled` or `whitened`.
         """
         from tacit.use.find import find
 
-        return find(self._open, query, None if data is None else self._open.taken(data), k, index)
+        return find(self._open, query, None if data is None else self._open.taken(data), k, index, features)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one self-contained page about the run; where it lies."""

@@ -30,7 +30,7 @@ Split = Annotated[str | None, typer.Option(help="Use only this split of the data
 Kind = Annotated[str | None, typer.Option(help="Kind of data, where it should not be guessed: image")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="Name a manifest's column, as `path=filename`")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as `temperature=0.2`; beats every recipe")]
-Features = Annotated[str, typer.Option(help="What of the encoder is used: pooled, class, mean, class+mean or class4")]
+Features = Annotated[str, typer.Option(help="What of the encoder is used: pooled, class, mean, class+mean, class4 or whitened")]
 Devices = Annotated[int, typer.Option(help="Processes on this machine, one per device")]
 Nodes = Annotated[int, typer.Option(help="Machines; give the same command on each, with MASTER_ADDR set")]
 Strategy = Annotated[str | None, typer.Option(help="How weights lie on many devices: ddp (a copy on each) or fsdp (a part)")]
@@ -216,12 +216,13 @@ def search(
     data: Annotated[str | None, typer.Option("--in", help="Data to search in [default: what the run was trained on]")] = None,
     k: Annotated[int, typer.Option("-k", help="How many to show")] = 10,
     index: Annotated[str, typer.Option(help="exact, ivf, hnsw, or auto")] = "auto",
+    features: Annotated[str, typer.Option(help="What is compared: pooled or whitened")] = "pooled",
     device: Device = "auto",
 ) -> None:
     """Find the samples nearest to a file or a row."""
     from tacit import api
 
-    for hit in api.load(run, device=device).search(query, data=data, k=k, index=index):
+    for hit in api.load(run, device=device).search(query, data=data, k=k, index=index, features=features):
         _print(f"{hit.rank:3d}  {hit.score:.4f}  {plain(hit.path)}")
 
 

@@ -16,6 +16,9 @@ FEATURES = {
     "class+mean": "both of them, 2 D: what DINO's linear probe reads off a ViT-B",
     "class4": "the class tokens of the last four blocks, each after the last norm, 4 D: what it reads off a ViT-S",
 }
+WHITENED = "whitened"
+"""Not an output, but what becomes of the pooled ones; see `evaluation.whitening`."""
+
 LAST = 4
 
 

@@ -25,7 +25,7 @@ from tacit.evaluation.dense import DENSE, reader, run_dense
 from tacit.evaluation.dense_task import split_masked
 from tacit.evaluation.input import raw_input
 from tacit.evaluation.protocol import PROTOCOLS, Record, run_protocols, usual
-from tacit.evaluation.readout import read_out
+from tacit.evaluation.readout import WHITENED, read_out
 from tacit.evaluation.subject import Joint, Subject, Tuning
 from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
@@ -34,6 +34,7 @@ from tacit.use import artefacts
 from tacit.use.report_words import ENCODERS
 from tacit.use.run import OpenRun
 from tacit.use.towers import Towers
+from tacit.use.whiten import whitened
 from tacit.views.sight import sight
 
 SETTLING = 1024
@@ -58,7 +59,7 @@ def evaluate(
         protocols: their names; see `protocol.usual` for the default.
         baselines: `both` or `none`.
         seed: of splits and draws.
-        features: which of the encoder's outputs; see `evaluation.readout`.
+        features: which of the encoder's outputs, see `evaluation.readout`; or `whitened`, as then raw input is, too.
         max_bad: a larger share of unreadable samples is an error.
     """
     one_of("baselines", baselines, ("both", "none"))
@@ -78,7 +79,8 @@ def evaluate(
     if baselines == "both":
         before = untrained(run, task)
         subjects["untrained"] = subject(run, before, seed, features, towers and towers.untrained(before))
-        subjects["input"] = raw_input(run.spec, seed)
+        raw = raw_input(run.spec, seed)
+        subjects["input"] = whitened(run, raw) if features == WHITENED else raw
     records = run_protocols(protocols or usual(task, captioned), subjects, task, seed)
     _keep(path, records)
     return records
@@ -124,6 +126,8 @@ def untrained(run: OpenRun, task: Task) -> Encoder:
 
 def subject(run: OpenRun, encoder: Encoder, seed: int, features: str = "pooled", joint: Joint | None = None) -> Subject:
     """An encoder that sees what the run's own sees, for the protocols."""
+    if features == WHITENED:
+        return whitened(run, subject(run, encoder, seed, joint=joint))
     shown = sight(run.spec.kind)
     probe = shown.crops(run.extent)
 

@@ -8,30 +8,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tacit.core import archives, files
-from tacit.core.errors import TacitError
+from tacit.core.errors import TacitError, one_of
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
 from tacit.evaluation.features import extract
+from tacit.evaluation.readout import WHITENED
 from tacit.use.reading import Reading
 from tacit.use.run import OpenRun
 from tacit.use.search import Hit, hits, search
+from tacit.use.whiten import whitening
 
 TEXT = "text:"
 
 
-def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index: str = "auto") -> list[Hit]:
+def find(
+    run: OpenRun, query: Any, collection: Collection | None, k: int, index: str = "auto", features: str = "pooled"
+) -> list[Hit]:
     """The samples of a collection (what the run was trained on, by default) nearest to a query.
 
     Args:
         query: a path or URL of one sample, `row:N`, `text:A SENTENCE` (runs that learned from captions), or an array
             `[H, W, C]`.
+        features: what is compared, `pooled` or `whitened`.
     """
+    one_of("features", features, ("pooled", WHITENED))
     if k < 1:
         raise TacitError(f"{k} neighbours were asked for; at least 1 was expected")
     collection = (collection or run.data()).with_channels(run.spec.channels)
-    ids, vectors = features(run, collection)
+    ids, vectors = vectors_of(run, collection)
+    text = isinstance(query, str) and query.startswith(TEXT)
+    if text and features == WHITENED:
+        raise TacitError("a sentence is compared with pictures as they were trained to be: leave --features out")
+    if features == WHITENED:
+        vectors = whitening(run).to("cpu")(torch.from_numpy(vectors)).numpy()
     paths = [str(collection.index.table["path"][row]) for row in ids.tolist()]
     if isinstance(query, str) and query.startswith("row:"):
         place = _row(query, ids, len(collection))
@@ -39,13 +51,14 @@ def find(run: OpenRun, query: Any, collection: Collection | None, k: int, index:
         found = hits(*search(vectors[place], vectors, k + 1, index), paths, ids)[0]
         others = [hit for hit in found if hit.id != ids[place]][:k]
         return [Hit(rank, hit.score, hit.path, hit.id) for rank, hit in enumerate(others, 1)]
-    if isinstance(query, str) and query.startswith(TEXT):
+    if text:
         reading = Reading(run)
         return hits(*search(reading([query.removeprefix(TEXT)]), reading.pictures(vectors), k, index), paths, ids)[0]
-    return hits(*search(_encoded(run, query, run.side(collection)), vectors, k, index), paths, ids)[0]
+    asked = _encoded(run, query, run.side(collection), features)
+    return hits(*search(asked, vectors, k, index), paths, ids)[0]
 
 
-def features(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
+def vectors_of(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
     """int64 `[N]` rows and float32 `[N, D]` features of all readable samples, from the run's folder where they were kept."""
     kept_as = f"{collection.fingerprint}-{run.fingerprint}-{run.side(collection)}-{len(run.windows)}.npz"
     path = run.folder.path / "search" / kept_as
@@ -71,7 +84,7 @@ def _kept(path: Path, samples: int) -> tuple[np.ndarray, np.ndarray] | None:
     return (ids, vectors) if whole and len(ids) and ids.min() >= 0 and ids.max() < samples else None
 
 
-def _encoded(run: OpenRun, query: Any, side: int | None) -> np.ndarray:
+def _encoded(run: OpenRun, query: Any, side: int | None, features: str) -> np.ndarray:
     """float32 `[1, D]`, decoded as what it is compared with: a file finds itself."""
     if isinstance(query, np.ndarray):
         query = [query]
@@ -86,7 +99,7 @@ def _encoded(run: OpenRun, query: Any, side: int | None) -> np.ndarray:
     if len(collection) != 1:
         raise TacitError(f"the query {said} holds {len(collection)} samples; give a single one, or embed them")
     loader = Loader(collection, None, None, 1, 0, shuffle=False, side=side, windows=run.windows)
-    return extract(run.encode(), loader).values.cpu().numpy()
+    return extract(run.encode(features), loader).values.cpu().numpy()
 
 
 def _row(query: str, ids: np.ndarray, samples: int) -> int:

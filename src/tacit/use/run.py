@@ -28,13 +28,14 @@ from tacit.data.open import open_as
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation.features import Encode
-from tacit.evaluation.readout import FEATURES, read_out
+from tacit.evaluation.readout import FEATURES, WHITENED, read_out
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
 from tacit.train import trust
 from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
 from tacit.train.pretrain import reopen
+from tacit.use import whiten
 from tacit.views.sight import sight, windows_of
 
 BATCH = 256
@@ -120,11 +121,14 @@ class OpenRun:
         """What evaluation and embedding see: a batch in, features `[B, D]` out.
 
         Args:
-            features: which of the encoder's outputs; see `evaluation.readout`.
+            features: which of the encoder's outputs, see `evaluation.readout`; or `whitened`.
             of: another encoder than the run's, for the same samples.
         """
+        if one_of("features", features, (*FEATURES, WHITENED)) == WHITENED:
+            plain = self.encode(of=of)
+            return partial(whiten.through, whiten.whitening(self) if of is None else whiten.taken(self, plain), plain)
         # Not a function within this one: it has to find its way to other processes.
-        return partial(_encoded, self, one_of("features", features, FEATURES), of)
+        return partial(_encoded, self, features, of)
 
     def seen(self, batch: Batch) -> Tensor:
         """A batch as the encoder sees it, on the run's device."""

@@ -1,0 +1,73 @@
+"""What whitens a run's features: taken once from samples that it was trained on, and kept in its folder."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.core import archives, files
+from tacit.data.index import spread
+from tacit.data.spec import Batch
+from tacit.evaluation.features import Encode, extract
+from tacit.evaluation.readout import WHITENED
+from tacit.evaluation.subject import Subject
+from tacit.evaluation.whitening import Whitening
+
+if TYPE_CHECKING:
+    from tacit.use.run import OpenRun
+
+SAMPLES = 2048
+"""So many of them at most."""
+
+
+def whitening(run: OpenRun) -> Whitening:
+    """Of the run's own pooled features, from its folder where it was kept.
+
+    Raises:
+        TacitError: it was not, and the samples are not there.
+    """
+    path = run.folder.path / "search" / f"whitening-{run.fingerprint}.npz"
+    if (kept := _kept(path)) is None:
+        kept = taken(run, run.encode())
+        content = io.BytesIO()
+        np.savez(content, mean=kept.mean.cpu().numpy(), matrix=kept.matrix.cpu().numpy())
+        files.write_bytes(path, content.getvalue())
+    return kept.to(run.device)
+
+
+def taken(run: OpenRun, encode: Encode) -> Whitening:
+    """Of what `encode` says of samples that the run was trained on."""
+    data = run.data()
+    return Whitening.of(extract(encode, run.loader(data, spread(len(data), SAMPLES), max_bad=1.0)).values)
+
+
+def whitened(run: OpenRun, plain: Subject) -> Subject:
+    """The same with whitened features."""
+    whiten = taken(run, plain.encode)
+
+    second = None if plain.second is None else partial(through, whiten, plain.second)
+    return replace(plain, encode=partial(through, whiten, plain.encode), second=second, features=WHITENED)
+
+
+def through(whiten: Whitening, encode: Encode, batch: Batch) -> Tensor:
+    """Whitened features of a batch."""
+    return whiten(encode(batch))
+
+
+def _kept(path: Path) -> Whitening | None:
+    """What was kept there; None where it is not, or not whole: it can be taken again."""
+    try:
+        archives.refuse_damaged(path)
+        with np.load(path, allow_pickle=False) as found:
+            mean, matrix = found["mean"], found["matrix"]
+    except Exception:  # a damaged file makes a parser fail in any way
+        return None
+    whole = mean.dtype == matrix.dtype == np.float32 and matrix.ndim == 2 and mean.shape == matrix.shape[:1]
+    return Whitening(torch.from_numpy(mean), torch.from_numpy(matrix)) if whole and np.isfinite(matrix).all() else None
