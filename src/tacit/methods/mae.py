@@ -30,13 +30,18 @@ from tacit.views.masks import Hidden, block_mask, grid_mask, keep_of, kept, rand
 from tacit.views.normalise import statistics
 from tacit.views.view import View
 
+SHORT = 10_000
+"""Steps below which `auto` takes a higher rate for narrow encoders; it was tried with 1,000 to 3,100 of them."""
+
 
 class MAEOptions(Options):
     mask_ratio: float = option(
         0.75, "share of patches that are hidden", auto="0.75, or 0.6 below 64 patches or for drawings", gt=0, lt=1
     )
     mask_kind: Literal["random", "block", "grid"] = option("random", "which patches are hidden")
-    norm_pix: bool = option(True, "normalise each target patch by its own mean and deviation")
+    norm_pix: bool = option(
+        True, "normalise each target patch by its own mean and deviation", auto="false where most patches are flat"
+    )
     norm_floor: float = option(
         0.0, "grey levels of 255 under which a patch counts as flat", auto="2 if over 10 % of patches are flat", ge=0
     )
@@ -97,11 +102,13 @@ class MAE(Method):
         else:
             ratio = Chosen(0.75, "as published")
         rate = Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs")
-        if facts.steps < 2000 and facts.width <= 192:
+        if facts.steps < SHORT and facts.width <= 192:
             rate = Chosen(4e-3 * math.sqrt(facts.batch / 256), "4e-3 x sqrt(batch / 256): a short run of a narrow encoder")
+        empty = facts.flat > 0.5
         area = 0.5 if facts.size <= 48 else 0.35 if facts.size <= 96 else 0.2
         return {
             "mask_ratio": ratio,
+            "norm_pix": Chosen(not empty, f"{facts.flat:.0%} of the patches are flat" if empty else "as published"),
             "norm_floor": Chosen(2.0, f"{facts.flat:.0%} of the patches are flat")
             if facts.flat > 0.1
             else Chosen(0.0, "few flat patches"),
