@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tacit.core.errors import TacitError
+from tacit.train.config import Training, validated
 from tacit.train.folder import RunFolder
 
 WHOLE: dict[str, Any] = {
@@ -30,3 +31,12 @@ def test_a_garbled_part_of_a_configuration_is_refused_by_name(tmp_path: Path, pa
     else:
         with pytest.raises(TacitError, match=part):
             folder.read_config()
+
+
+def test_steps_between_checkpoints_may_be_a_number_or_a_text_and_nothing_else():
+    assert [validated(Training, {"checkpoint_every": every}, "train").checkpoint_every for every in (2, "2", "30s")] == [
+        "2", "2", "30s",
+    ]  # fmt: skip
+    for every in (2.5, "a lot", -3, None):
+        with pytest.raises(TacitError, match=r"^train: checkpoint_every = [^\n]*(seconds|string)"):
+            validated(Training, {"checkpoint_every": every}, "train")

@@ -44,7 +44,12 @@ class Training(BaseModel):
     store_side: int = Field(0, ge=0, description="shorter side that samples are decoded to; 0: as they are")
     held_back: int = Field(512, ge=0, description="samples kept out of training for the verdict")
     max_bad: float = Field(0.05, ge=0, le=1, description="share of unreadable samples that stops the run before training")
-    checkpoint_every: str = Field("5m", pattern=r"^\d+[sm]?$", description="steps (`500`), seconds (`30s`) or minutes (`10m`)")
+    checkpoint_every: str = Field(
+        "5m",
+        pattern=r"^\d+[sm]?$",
+        coerce_numbers_to_str=True,
+        description="steps (`500`), seconds (`30s`) or minutes (`10m`)",
+    )
     strategy: Literal["ddp", "fsdp"] = Field("ddp", description="how weights lie on several ranks: a copy or a part on each")
     compile: bool = Field(False, description="compile the encoder with torch.compile")
     recompute: bool = Field(False, description="compute a transformer's activations anew in backward instead of keeping them")
@@ -111,6 +116,8 @@ def validated(model: type[BaseModel], values: dict[str, Any], where: str) -> Any
         if first["type"] == "missing":
             raise TacitError(f"{where} lacks {name}; restore it") from None
         expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch" and (field := model.model_fields.get(name)):
+            expected = f"should be {field.description}"
         raise TacitError(f"{where}: {name} = {repr(first['input'])[:200]}, but it {expected}") from None
 
 
