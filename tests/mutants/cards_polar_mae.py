@@ -19,7 +19,7 @@ POLAR_MAE_MUTATIONS = [
     Mutation(
         "polar-mae: padded slots counted in the batch-norm",
         "nn/points/norm.py",
-        "return self.bias.expand_as(x).masked_scatter(mask[..., None], self(x[mask]))",
+        "return padded(self(x[mask]), mask, self.bias)",
         "return torch.where(mask[..., None], self(x), self.bias)",
         f"{PARTS}::test_masked_batch_norm",
     ),

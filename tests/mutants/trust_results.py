@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutation import Mutation
 
 LOST, TOGETHER, NON_FINITE = (f"reliability/test_{name}.py" for name in ("ranks_lost", "ranks_optimisation", "non_finite"))
+WHITENING = "unit/test_evaluate_whitening.py"
 VERDICT, ROWS = "unit/test_train_verdict.py", "unit/test_data_rows.py"
 ONE_DEVICE = "unit/test_nn_ranks.py::test_statistics_losses_and_gradients_are_those_of_one_device"
 STEPS_OF_ONE = f"{TOGETHER}::test_many_ranks_take_the_steps_of_one"
@@ -268,5 +269,26 @@ VERDICT_MUTATIONS = [
         "if setting.duplicates > 0.5:",
         "if setting.duplicates > 1:",
         f"{VERDICT}::test_copies_of_one_another_are_a_suspect",
+    ),
+    Mutation(
+        "trust: features are whitened all the way",
+        "evaluation/whitening.py",
+        "(deviations + FLOOR * widest).sqrt())",
+        "(deviations + FLOOR * widest))",
+        f"{WHITENING}::test_components_end_with_the_square_root_of_their_deviations",
+    ),
+    Mutation(
+        "trust: a run is whitened and raw input is not",
+        "use/evaluate.py",
+        "whitened(run, raw) if features == WHITENED else raw",
+        "raw",
+        f"{WHITENING}::test_baselines_are_whitened_too_and_records_say_so",
+    ),
+    Mutation(
+        "trust: what was searched is whitened and the query is not",
+        "use/find.py",
+        "extract(run.encode(features), loader)",
+        "extract(run.encode(), loader)",
+        f"{WHITENING}::test_embedding_searching_and_judging_see_the_same_whitened_features",
     ),
 ]
