@@ -20,8 +20,6 @@ from pairs import RESULTS
 
 FILE = RESULTS / "sides.json"
 SETS = ("cifar10_subset", "omniglot_small", "clothing96")
-LARGEST = 32
-"""Side of the view that features are taken of, in pixels: half as large again as in training, but no larger than this."""
 
 
 def table(found: list[Row]) -> str:
@@ -49,6 +47,9 @@ def main() -> None:
     words.add_argument("--sides", type=int, nargs="+", default=[12, 16, 20, 24, 32])
     words.add_argument("--minutes", type=float, nargs="+", default=[4.0])
     words.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    words.add_argument(
+        "--largest", type=int, default=32, help="view that features are taken of, at most, where it is 1.5 sides"
+    )
     words.add_argument("--threads", type=int, default=torch.get_num_threads())
     words.add_argument("--file", type=Path, default=FILE)
     asked = words.parse_args()
@@ -57,7 +58,7 @@ def main() -> None:
     for seed, minutes, data, host, side in product(asked.seeds, asked.minutes, asked.sets, asked.hosts, asked.sides):
         cell = {"data": data, "host": host, "minutes": minutes, "size": side, "seed": seed, "threads": asked.threads}
         if cells.missing(cell):
-            given = {"size": side, "feature_size": min(LARGEST, side + side // 2), "encoder": "resnet-mini"}
+            given = {"size": side, "feature_size": min(asked.largest, side + side // 2), "encoder": "resnet-mini"}
             cells.add(cell, attempted(cell, partial(measured, cell, str(asked.folder / data), **given)))
     print(table(cells.content["runs"]))
 
