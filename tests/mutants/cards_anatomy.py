@@ -52,7 +52,7 @@ ANATOMY_MUTATIONS = [
     Mutation(
         "alice: the whole set not gone through before the run",
         "train/session.py",
-        "        _prepare(method, _every(collection, store, training, fabric), folder, fabric)\n",
+        "    _prepare(method, _every(collection, store, training, fabric), folder, fabric)\n",
         "",
         f"{TESTS}::test_alice_trains_its_anatomy_first_and_finds_pairs_with_it",
     ),

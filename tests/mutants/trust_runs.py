@@ -134,8 +134,8 @@ RESUME_MUTATIONS = [
     Mutation(
         "trust: a run without a checkpoint cannot go on",
         "train/session.py",
-        "        if folder.last.exists():\n            loop.restore()",
-        "        if folder.log.exists():\n            loop.restore()",
+        "    if folder.last.exists():\n        loop.restore()",
+        "    if folder.log.exists():\n        loop.restore()",
         f"{INTERRUPTION}::test_a_run_killed_before_its_first_checkpoint_starts_again",
     ),
     Mutation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -78,12 +78,7 @@ def train(
         Stopped: the verdict, or a loss that is not finite, ended the run.
     """
     keep_freed_memory()
-    spec = Spec.from_dict(config["spec"])
-    method_type = method_class(config["run"]["method"])
-    training: Training = validated(Training, config["train"], "config.toml [train]")
-    options: Options = validated(method_type.Options, config["method"], "config.toml [method]")
     first = fabric.global_rank == 0
-
     with folder.at_work(first), open(folder.log if first else os.devnull, "a") as log:
 
         def say(line: str) -> None:
@@ -92,61 +87,102 @@ def train(
             if first:
                 listener.say(line)
 
-        def tell(done: int, loss: float, speed: dict[str, float], verdict: str) -> None:
-            listener.tell(done, training.steps, loss, speed, verdict)
-
         say(collection.description)
-        collection = _worded(collection, method_type.wording(options), folder, config)
-        _say_choices(config, say)
-        store = _store(collection, training, say)
-        held, kept = divide(len(collection), training)
-        side = training.store_side or None
-        method = build_method(method_type, options, training, spec, needs)
-        _prepare(method, _every(collection, store, training, fabric), folder, fabric)
-        loader = Loader(
-            collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
-            side=side, max_bad=training.max_bad, windows=windows(method.views()), partners=method.partners,
-        )  # fmt: skip
-        shown = held if len(held) else kept[np.arange(min(64, len(kept)))]
-        beside = looking(method, training, collection, store, shown)
-        looked_at = beside.batch(0)
-
-        if training.init and not folder.last.exists():
-            say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
-        if notice := passes(method, training):
-            say(notice)
-        step = Step(method, training, spec, fabric, collection.index.path)
-        watch = watching(method, training, looked_at if len(held) else looked_at.rows(0, 0))
-        probe = None
-        if first and training.probe:
-            probe = Probe(training.probe, watch.spec, method_type.extent(options, training.shown_size), training.seed)
-        sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
-        setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0))
-        loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
-        if folder.last.exists():
-            loop.restore()
-            say(f"going on after step {loop.state.step} of {training.steps}")
-        try:
-            verdict = loop.run()
-        except StoppedByVerdict as stop:
-            whole = step.whole()
-            if first:
-                _keep(folder, whole, training, stop.verdict)
-            raise
-        except Stopped as stop:
-            if first:
-                files.write_json(folder.verdict, loop.diverged(str(stop)).to_dict())
-            raise
-        finally:
-            if first:
-                write_skipped(folder.skipped, collection, loader.skipped | beside.skipped)
-        whole = step.whole()
-        if first:
-            _draw(folder, step, whole, looked_at.rows(0, 64))
-            _keep(folder, whole, training, verdict)
+        verdict = _ended(_begun(folder, collection, config, fabric, listener, needs, say), folder, first)
         distributed.meet()
         log.write(f"{verdict.verdict}: {'; '.join(verdict.reasons)}\n")
     return folder
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run that has only to be trained.
+
+    Attributes:
+        loop: which trains it.
+        collection: its samples, their captions with what makes tokens of them.
+        looked_at: samples that the verdict, or at least the method's pictures, are taken of.
+        beside: what read them.
+    """
+
+    loop: Loop
+    collection: Collection
+    looked_at: Batch
+    beside: Loader
+
+
+def _begun(
+    folder: RunFolder,
+    collection: Collection,
+    config: dict[str, Any],
+    fabric: Fabric,
+    listener: Listener,
+    needs: Mapping[str, Method],
+    say: Callable[[str], None],
+) -> Ready:
+    """Everything that a run is made of, as it was at its last checkpoint. For the arguments see `train`."""
+    spec = Spec.from_dict(config["spec"])
+    method_type = method_class(config["run"]["method"])
+    training: Training = validated(Training, config["train"], "config.toml [train]")
+    options: Options = validated(method_type.Options, config["method"], "config.toml [method]")
+    first = fabric.global_rank == 0
+
+    def tell(done: int, loss: float, speed: dict[str, float], verdict: str) -> None:
+        listener.tell(done, training.steps, loss, speed, verdict)
+
+    collection = _worded(collection, method_type.wording(options), folder, config)
+    _say_choices(config, say)
+    store = _store(collection, training, say)
+    held, kept = divide(len(collection), training)
+    method = build_method(method_type, options, training, spec, needs)
+    _prepare(method, _every(collection, store, training, fabric), folder, fabric)
+    loader = Loader(
+        collection, store, kept, training.batch, training.seed, fabric.global_rank, fabric.world_size,
+        side=training.store_side or None, max_bad=training.max_bad, windows=windows(method.views()), partners=method.partners,
+    )  # fmt: skip
+    beside = looking(method, training, collection, store, held if len(held) else kept[np.arange(min(64, len(kept)))])
+    looked_at = beside.batch(0)
+
+    if training.init and not folder.last.exists():
+        say(f"the encoder starts from {training.init}: {build.initialise(method.student, training.init)}")
+    if notice := passes(method, training):
+        say(notice)
+    step = Step(method, training, spec, fabric, collection.index.path)
+    watch = watching(method, training, looked_at if len(held) else looked_at.rows(0, 0))
+    probe = None
+    if first and training.probe:
+        probe = Probe(training.probe, watch.spec, method_type.extent(options, training.shown_size), training.seed)
+    sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
+    setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0))
+    loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
+    if folder.last.exists():
+        loop.restore()
+        say(f"going on after step {loop.state.step} of {training.steps}")
+    return Ready(loop, collection, looked_at, beside)
+
+
+def _ended(ready: Ready, folder: RunFolder, first: bool) -> Verdict:
+    """Train to the end, and keep what came of it; also where it ends early."""
+    loop, step = ready.loop, ready.loop.step
+    try:
+        verdict = loop.run()
+    except StoppedByVerdict as stop:
+        whole = step.whole()
+        if first:
+            _keep(folder, whole, step.training, stop.verdict)
+        raise
+    except Stopped as stop:
+        if first:
+            files.write_json(folder.verdict, loop.diverged(str(stop)).to_dict())
+        raise
+    finally:
+        if first:
+            write_skipped(folder.skipped, ready.collection, loop.loader.skipped | ready.beside.skipped)
+    whole = step.whole()
+    if first:
+        _draw(folder, step, whole, ready.looked_at.rows(0, 64))
+        _keep(folder, whole, step.training, verdict)
+    return verdict
 
 
 def _worded(collection: Collection, wording: Wording | None, folder: RunFolder, config: dict[str, Any]) -> Collection:
