@@ -1,8 +1,8 @@
-"""MAE-ST, as trained on a child's view of the world: nine tenths of a clip's tubelets are hidden, and their pixels regressed.
+"""MAE-ST, as trained on a child's view of the world.
 
-The encoder sees only what is left, so that hidden tubelets cost nothing. What the paper adds to masked autoencoders over space
-and time are data and controls, not the loss: how much video there is, and an image autoencoder that sees the same frames, one
-by one (`stills-vit-...` as the encoder).
+Nine tenths of a clip's tubelets are hidden; the encoder sees only the rest, and a small decoder regresses the pixels of what
+was hidden. What the paper adds to masked autoencoders over space and time are data and controls, not the loss: how much video
+there is, and an image autoencoder that sees the same frames, one by one (`stills-vit-...` as the encoder).
 """
 
 from __future__ import annotations

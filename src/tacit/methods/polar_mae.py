@@ -1,7 +1,8 @@
-"""PoLAr-MAE: the tokens of a cloud of points are balls of one radius; most are hidden, and their points predicted.
+"""PoLAr-MAE: Particle Trajectory Representation Learning with Masked Point Modeling.
 
-Ball centres are thinned so that the number of tokens follows the size of the cloud. The encoder sees what is left; a decoder
-gives back the points of every hidden ball, and, told where these really lie, what else is known of each of them.
+The tokens of a cloud of points are balls of one radius; most of them are hidden, and a decoder gives back their points and,
+told where these really lie, what else is known of each of them. Centres are thinned so that the number of balls follows the
+size of the cloud.
 """
 
 from __future__ import annotations
