@@ -92,15 +92,15 @@ def stopped(rows: list[Row]) -> str:
 
 
 def budgets(rows: list[Row], limit: str, unit: str) -> str:
-    """k-NN and linear probe of every set and host, a column for each budget; baselines at the largest."""
+    """k-NN and linear probe of every set and host, a column for each budget; baselines where there are most runs."""
     most = sorted({row[limit] for row in rows})
     lines = []
     for (data, host), mine in by(rows, "data", "host"):
         at = dict(by(mine, limit))
-        longest = at[max(at)]
+        most_runs = at[max(at, key=lambda size: (len(at[size]), size))]
         for kind in ("", "balanced ")[: 1 + (data == BALANCED)]:
             names = [f"{protocol} {kind}".strip() for protocol in PROTOCOLS]
-            beside = [pair(longest, names, of) for of in ("input", "untrained")]
+            beside = [pair(most_runs, names, of) for of in ("input", "untrained")]
             runs = [
                 " / ".join(figure(at[size], name) for name in names) + stopped(at[size]) if size in at else "" for size in most
             ]
