@@ -106,7 +106,9 @@ def test_short_runs_of_convolutions_train_on_small_views_and_take_features_of_la
         training = resolve("auto", situation, {"precision": "float32", **given}).training
         return training.size, training.shown_size
 
-    assert [sizes("simclr", minutes) for minutes in (1.5, 10, 60, None)] == [(16, 24), (64, 64), (96, 96), (64, 64)]
+    assert [sizes("simclr", minutes) for minutes in (1.5, 10, None, 60)] == [(16, 24), (16, 24), (32, 48), (32, 48)]
+    assert [sizes("simclr", minutes) for minutes in (61, 240, 241)] == [(64, 96), (64, 96), (96, 96)]
+    assert sizes("simclr", 30, size=96) == (96, 96)
     assert sizes("mae", 1.5) == (64, 64)
     assert sizes("simclr", 1.5, "cuda") == (128, 128)
     assert sizes("simclr", 1.5, size=24) == (24, 24)

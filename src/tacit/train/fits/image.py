@@ -9,28 +9,34 @@ from tacit.train.situation import Situation
 
 __all__ = ["encoder", "extent", "feature_size", "fewest", "size", "whole"]
 
-SMALL = 16
-"""Side of the views that a convolutional network is trained on where time is short, in pixels: a step costs as their area."""
+SMALL = ((10.0, 16), (60.0, 32), (240.0, 64))
+"""Minutes on a processor up to which a residual network is trained on views of so many pixels a side, at most.
+
+A step costs as the area of its views, and by steps it learns. Tried with 2 and 8 minutes of one core (`benchmarks/sides.py`);
+what longer runs take follows from what a step costs.
+"""
 
 
 def size(now: Situation) -> Chosen:
-    side = whole(now)
-    if _brief(now) and side.value > SMALL:
-        return Chosen(SMALL, f"small views buy steps, which count most in {now.minutes:g} minutes on a processor")
+    side, small = whole(now), _small(now)
+    if small is not None and small < side.value:
+        return Chosen(small, f"small views buy steps, which count most in {now.minutes:g} minutes on a processor")
     return side
 
 
 def feature_size(now: Situation, size: int) -> Chosen:
     side = whole(now)
-    if _brief(now) and size < side.value and "size" not in now.training:
+    if size == _small(now) and size < side.value and "size" not in now.training:
         # Touvron et al., "Fixing the train-test resolution discrepancy", 2019.
         return Chosen(min(side.value, size + size // 2), "crops of training show things larger than whole images do")
     return Chosen(0, "as in training")
 
 
-def _brief(now: Situation) -> bool:
-    """Whether steps are few, and the encoder is the residual network of `encoder`."""
-    return now.brief and not now.method.tokens and "encoder" not in now.training
+def _small(now: Situation) -> int | None:
+    """The side that views may have, where the encoder is the residual network of `encoder` and time is short."""
+    if now.device != "cpu" or now.method.tokens or "encoder" in now.training:
+        return None
+    return next((side for minutes, side in SMALL if now.minutes <= minutes), None)
 
 
 def whole(now: Situation) -> Chosen:
