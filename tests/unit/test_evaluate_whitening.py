@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import pickle
 import shutil
 from pathlib import Path
@@ -103,8 +104,11 @@ def test_what_was_kept_is_used_where_the_data_is_gone_and_taken_again_where_it_i
     batch = next(iter(run.loader(open_data(SAMPLE), np.arange(4))))
     first = run.encode("whitened")(batch)
     (kept,) = run.folder.path.glob("search/whitening-*.npz")
-    kept.write_bytes(kept.read_bytes()[:200])
-    assert torch.equal(OpenRun(run.folder.path, "cpu").encode("whitened")(batch), first)
+    cut, other = kept.read_bytes()[:200], io.BytesIO()
+    np.savez(other, mean=np.zeros(3, np.float32), matrix=np.eye(3, dtype=np.float32))
+    for damaged in (cut, other.getvalue()):
+        kept.write_bytes(damaged)
+        assert torch.equal(OpenRun(run.folder.path, "cpu").encode("whitened")(batch), first)
 
     def gone(_: OpenRun) -> None:
         raise TacitError("no such data")

@@ -37,9 +37,6 @@ class Whitening:
         widest = deviations.max().clamp(min=torch.finfo(torch.float32).tiny)
         return cls(mean.float(), (axes.T / (deviations + FLOOR * widest).sqrt()).float())
 
-    def to(self, device: torch.device | str) -> Whitening:
-        return Whitening(self.mean.to(device), self.matrix.to(device))
-
     def __call__(self, features: Tensor) -> Tensor:
-        """`[B, D]` -> `[B, D']`."""
-        return (features - self.mean) @ self.matrix
+        """`[B, D]` -> `[B, D']`, where the features are."""
+        return (features - self.mean.to(features.device)) @ self.matrix.to(features.device)

@@ -43,7 +43,7 @@ def find(
     if text and features == WHITENED:
         raise TacitError("a sentence is compared with pictures as they were trained to be: leave --features out")
     if features == WHITENED:
-        vectors = whitening(run).to("cpu")(torch.from_numpy(vectors)).numpy()
+        vectors = whitening(run)(torch.from_numpy(vectors)).numpy()
     paths = [str(collection.index.table["path"][row]) for row in ids.tolist()]
     if isinstance(query, str) and query.startswith("row:"):
         place = _row(query, ids, len(collection))

@@ -34,24 +34,23 @@ def whitening(run: OpenRun) -> Whitening:
         TacitError: it was not, and the samples are not there.
     """
     path = run.folder.path / "search" / f"whitening-{run.fingerprint}.npz"
-    if (kept := _kept(path)) is None:
+    if (kept := _kept(path, run.encoder.width)) is None:
         kept = taken(run, run.encode())
         content = io.BytesIO()
         np.savez(content, mean=kept.mean.cpu().numpy(), matrix=kept.matrix.cpu().numpy())
         files.write_bytes(path, content.getvalue())
-    return kept.to(run.device)
+    return kept
 
 
 def taken(run: OpenRun, encode: Encode) -> Whitening:
     """Of what `encode` says of samples that the run was trained on."""
-    data = run.data()
+    data = run.data().with_channels(run.spec.channels)
     return Whitening.of(extract(encode, run.loader(data, spread(len(data), SAMPLES), max_bad=1.0)).values)
 
 
 def whitened(run: OpenRun, plain: Subject) -> Subject:
     """The same with whitened features."""
     whiten = taken(run, plain.encode)
-
     second = None if plain.second is None else partial(through, whiten, plain.second)
     return replace(plain, encode=partial(through, whiten, plain.encode), second=second, features=WHITENED)
 
@@ -61,7 +60,7 @@ def through(whiten: Whitening, encode: Encode, batch: Batch) -> Tensor:
     return whiten(encode(batch))
 
 
-def _kept(path: Path) -> Whitening | None:
+def _kept(path: Path, width: int) -> Whitening | None:
     """What was kept there; None where it is not, or not whole: it can be taken again."""
     try:
         archives.refuse_damaged(path)
@@ -69,5 +68,6 @@ def _kept(path: Path) -> Whitening | None:
             mean, matrix = found["mean"], found["matrix"]
     except Exception:  # a damaged file makes a parser fail in any way
         return None
-    whole = mean.dtype == matrix.dtype == np.float32 and matrix.ndim == 2 and mean.shape == matrix.shape[:1]
-    return Whitening(torch.from_numpy(mean), torch.from_numpy(matrix)) if whole and np.isfinite(matrix).all() else None
+    whole = mean.dtype == matrix.dtype == np.float32 and matrix.ndim == 2 and mean.shape == matrix.shape[:1] == (width,)
+    finite = whole and np.isfinite(mean).all() and np.isfinite(matrix).all()
+    return Whitening(torch.from_numpy(mean), torch.from_numpy(matrix)) if finite else None
