@@ -98,6 +98,11 @@ def tabled(script: str, said: Callable[[dict[str, Any]], str]) -> str:
     return f"{import_module(script).table(content['runs'])}{said(content)} {machine}."
 
 
+def paper_threads(content: dict[str, Any]) -> str:
+    """What the published recipes stepped on."""
+    return f"\n\n{content['machine']['threads']} thread(s), on"
+
+
 def claims() -> str:
     """The papers' claims that can be seen at small scale, and whether they were."""
     return tabled("claims", lambda content: "\n\nOn")
@@ -199,7 +204,7 @@ def current() -> Iterator[tuple[Path, str]]:
     page = ROOT / "docs/scale.md"
     yield page, section(page.read_text(), "scale", scale())
     page = ROOT / "docs/recipes.md"
-    yield page, section(page.read_text(), "paper", tabled("paper", lambda content: "\n\nOn"))
+    yield page, section(page.read_text(), "paper", tabled("paper", paper_threads))
     yield from trust(ROOT / "docs/trust.md")
     yield from grown(ROOT / "docs/speed.md")
     yield from quality(ROOT / "docs/results.md")
