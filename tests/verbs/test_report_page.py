@@ -112,7 +112,8 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("requestfinished", lambda request: self.finished.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_function("document.querySelectorAll('.plot canvas').length > 0 || !document.querySelector('.plot')")
+        if self.page.locator(".plot").count():  # a function to wait for would be evaluated, which the page forbids
+            self.page.locator(".plot canvas").first.wait_for(state="attached")
 
     def harm(self) -> list[str]:
         outside = [url for url in self.requests if not url.startswith(("file:", "data:"))]

@@ -65,9 +65,9 @@ def said(problem: BaseException) -> str:
     return " ".join(text.split())[:200] or type(problem).__name__
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'simclr'?` where one of `names` is close to `name`, else the empty string."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+def nearest(name: object, names: Iterable[str]) -> str:
+    """`; did you mean 'simclr'?` where one of `names` is close to `name`, else the empty string. Files may hold anything."""
+    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
