@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tacit.core import archives, files
 from tacit.core.errors import TacitError, one_of
 from tacit.data.collection import Collection
 from tacit.data.loader import Loader
 from tacit.evaluation.features import extract
 from tacit.evaluation.readout import WHITENED
+from tacit.use.kept import keep, kept
 from tacit.use.reading import Reading
 from tacit.use.run import OpenRun
 from tacit.use.search import Hit, hits, search
@@ -62,24 +61,19 @@ def vectors_of(run: OpenRun, collection: Collection) -> tuple[np.ndarray, np.nda
     """int64 `[N]` rows and float32 `[N, D]` features of all readable samples, from the run's folder where they were kept."""
     kept_as = f"{collection.fingerprint}-{run.fingerprint}-{run.side(collection)}-{len(run.windows)}.npz"
     path = run.folder.path / "search" / kept_as
-    if (kept := _kept(path, len(collection))) is not None:
-        return kept
+    if (there := _kept(path, len(collection))) is not None:
+        return there
     found = extract(run.encode(), run.loader(collection, max_bad=1.0))
     ids, vectors = found.ids.numpy(), found.values.cpu().numpy()
-    content = io.BytesIO()
-    np.savez(content, ids=ids, vectors=vectors)
-    files.write_bytes(path, content.getvalue())
+    keep(path, ids=ids, vectors=vectors)
     return ids, vectors
 
 
 def _kept(path: Path, samples: int) -> tuple[np.ndarray, np.ndarray] | None:
     """The features that were kept there; None where there are none, or none that are whole: they can be made again."""
-    try:
-        archives.refuse_damaged(path)
-        with np.load(path, allow_pickle=False) as found:
-            ids, vectors = found["ids"], found["vectors"]
-    except Exception:  # a damaged file makes a parser fail in any way
+    if (found := kept(path, "ids", "vectors")) is None:
         return None
+    ids, vectors = found
     whole = ids.shape == vectors.shape[:1] and vectors.ndim == 2 and (ids.dtype, vectors.dtype) == (np.int64, np.float32)
     return (ids, vectors) if whole and len(ids) and ids.min() >= 0 and ids.max() < samples else None
 

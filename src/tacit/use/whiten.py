@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.core import archives, files
 from tacit.data.index import spread
 from tacit.data.spec import Batch
 from tacit.evaluation.features import Encode, extract
 from tacit.evaluation.readout import WHITENED
 from tacit.evaluation.subject import Subject
 from tacit.evaluation.whitening import Whitening
+from tacit.use.kept import keep, kept
 
 if TYPE_CHECKING:
     from tacit.use.run import OpenRun
@@ -34,12 +33,11 @@ def whitening(run: OpenRun) -> Whitening:
         TacitError: it was not, and the samples are not there.
     """
     path = run.folder.path / "search" / f"whitening-{run.fingerprint}.npz"
-    if (kept := _kept(path, run.encoder.width)) is None:
-        kept = taken(run, run.encode())
-        content = io.BytesIO()
-        np.savez(content, mean=kept.mean.cpu().numpy(), matrix=kept.matrix.cpu().numpy())
-        files.write_bytes(path, content.getvalue())
-    return kept
+    if (there := _kept(path, run.encoder.width)) is not None:
+        return there
+    made = taken(run, run.encode())
+    keep(path, mean=made.mean.cpu().numpy(), matrix=made.matrix.cpu().numpy())
+    return made
 
 
 def taken(run: OpenRun, encode: Encode) -> Whitening:
@@ -62,12 +60,9 @@ def through(whiten: Whitening, encode: Encode, batch: Batch) -> Tensor:
 
 def _kept(path: Path, width: int) -> Whitening | None:
     """What was kept there; None where it is not, or not whole: it can be taken again."""
-    try:
-        archives.refuse_damaged(path)
-        with np.load(path, allow_pickle=False) as found:
-            mean, matrix = found["mean"], found["matrix"]
-    except Exception:  # a damaged file makes a parser fail in any way
+    if (found := kept(path, "mean", "matrix")) is None:
         return None
+    mean, matrix = found
     whole = mean.dtype == matrix.dtype == np.float32 and matrix.ndim == 2 and mean.shape == matrix.shape[:1] == (width,)
     finite = whole and np.isfinite(mean).all() and np.isfinite(matrix).all()
     return Whitening(torch.from_numpy(mean), torch.from_numpy(matrix)) if finite else None
