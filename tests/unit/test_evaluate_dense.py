@@ -265,6 +265,10 @@ def test_volumes_are_judged_by_their_voxels(tmp_path: Path):
     assert (found["segmentation", "dice", "input"].value or 0) > 0.8
     assert found["segmentation", "dice", "run"].detail["test_places"] == 20 * 24 * (18 + 19)
     assert found["tokens", "f1", "run"].detail["f1_by_class"].keys() == {"1"}  # what lies around is no class
+    usual = evaluate(OpenRun(tmp_path / "run", "cpu"), open_data(tmp_path / "balls.csv"), "balls", baselines="none")
+    assert {r.protocol for r in usual} == {"segmentation", "figures"}  # all that needs no label of a whole volume
+    dice = next(r.value for r in usual if r.metric == "dice")
+    assert dice == found["segmentation", "dice", "run"].value
 
 
 def test_pictures_of_any_size_are_judged_by_their_pixels(tmp_path: Path):

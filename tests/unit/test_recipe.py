@@ -114,3 +114,20 @@ def test_short_runs_of_convolutions_train_on_small_views_and_take_features_of_la
     assert sizes("simclr", 1.5, size=24) == (24, 24)
     assert sizes("simclr", 1.5, encoder="vit-micro/4") == (32, 32)
     assert sizes("simclr", 1.5, feature_size=48) == (16, 48)
+
+
+def test_short_runs_on_volumes_train_on_small_crops_unless_places_of_a_crop_are_set_apart():
+    seen: Any = SimpleNamespace(samples=500, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+
+    def sizes(name: str, minutes: float, side: int = 36, device: str = "cpu", **given: Any) -> tuple[int, int]:
+        spec = Spec("volume", 1, (side, side, side))
+        situation = Situation(method(name), spec, seen, None, Budget(minutes), device, measure=lambda o, t: 1.0)
+        training = resolve("auto", situation, {"precision": "float32", **given}).training
+        return training.size, training.shown_size
+
+    assert [sizes("alice", 3, side) for side in (30, 36, 200)] == [(16, 16), (16, 32), (16, 32)]
+    assert [sizes("alice", minutes) for minutes in (10, 11)] == [(16, 32), (32, 32)]
+    assert sizes("alice", 3, size=32) == (32, 32)
+    assert sizes("alice", 3, encoder="swin3d-mini") == (32, 32)
+    assert sizes("alice", 3, 200, "cuda") == (64, 64)
+    assert sizes("anatomy", 3) == (32, 32)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tacit.core.errors import TacitError, one_of
+from tacit.data.collection import Collection
 from tacit.data.spec import Spec
 from tacit.evaluation.dense_grid import GridReader
 from tacit.evaluation.dense_points import PointReader
 from tacit.evaluation.dense_reader import Reader
 from tacit.evaluation.dense_segmentation import segmentation
-from tacit.evaluation.dense_task import DenseTask
+from tacit.evaluation.dense_task import DenseTask, masked
 from tacit.evaluation.dense_tokens import tokens
 from tacit.evaluation.outcome import Outcome
 from tacit.evaluation.protocol import Record
@@ -67,6 +69,12 @@ def reader(encoder: Encoder, spec: Spec, extent: Sequence[int], raw: bool = Fals
     if spec.kind not in READERS:
         raise TacitError(f"tokens and segmentation are for {', '.join(READERS)}, not for samples of kind '{spec.kind}'")
     return READERS[spec.kind](encoder, spec, extent, raw)
+
+
+def usual_dense(spec: Spec, collection: Collection) -> list[str]:
+    """The dense protocols that run where none is asked for: segmentation, where samples have label maps and it can be done."""
+    able = spec.kind == "points" or importlib.util.find_spec("monai") is not None
+    return ["segmentation"] if spec.kind in READERS and able and masked(collection) else []
 
 
 def run_dense(names: Iterable[str], readers: Mapping[str, Reader], task: Task, seed: int = 0) -> list[Record]:

@@ -75,6 +75,12 @@ class DenseTask:
         return torch.from_numpy(np.where(names[place] == labels, place, -1).reshape(-1))
 
 
+def masked(collection: Collection) -> bool:
+    """Whether places of its samples have labels."""
+    masks = collection.index.strings("mask")
+    return collection.fetch_mask is not None and masks is not None and any(masks.tolist())
+
+
 def split_masked(collection: Collection, seed: int = 0) -> Split:
     """Divide the samples that have a mask: by the collection's own split, else 30 % drawn for the test, groups together.
 

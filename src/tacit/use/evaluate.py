@@ -21,7 +21,7 @@ from tacit.data.collection import Collection
 from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch
 from tacit.data.text.wording import every_caption
-from tacit.evaluation.dense import DENSE, reader, run_dense
+from tacit.evaluation.dense import DENSE, reader, run_dense, usual_dense
 from tacit.evaluation.dense_task import split_masked
 from tacit.evaluation.input import raw_input
 from tacit.evaluation.protocol import PROTOCOLS, Record, run_protocols, usual
@@ -56,7 +56,7 @@ def evaluate(
     Args:
         collection: labelled samples.
         name: what records and file call the data.
-        protocols: their names; see `protocol.usual` for the default.
+        protocols: their names; see `protocol.usual` and `dense.usual_dense` for the default.
         baselines: `both` or `none`.
         seed: of splits and draws.
         features: which of the encoder's outputs, see `evaluation.readout`; or `whitened`, as then raw input is, too.
@@ -66,24 +66,46 @@ def evaluate(
     collection = collection.with_channels(run.spec.channels)
     path = run.folder.evaluations / f"{name}.json"
     files.try_writing(path)  # before it has taken long
-    if dense := [each for each in protocols or () if each in DENSE]:
-        samples = [one_of("protocol", each, (*PROTOCOLS, *DENSE)) for each in protocols or () if each not in DENSE]
-        records = evaluate_dense(run, collection, name, dense, baselines, seed, max_bad)
+    asked = [one_of("protocol", each, (*PROTOCOLS, *DENSE)) for each in protocols or ()]
+    dense = [each for each in asked if each in DENSE] if asked else usual_dense(run.spec, collection)
+    samples = [each for each in asked if each not in DENSE]
+    records: list[Record] = []
+    if samples or not asked:
+        may_lack_labels = bool(dense)
+        records += evaluate_samples(run, collection, name, samples, baselines, seed, features, max_bad, may_lack_labels)
         _keep(path, records)
-        return records + (evaluate(run, collection, name, samples, baselines, seed, features, max_bad) if samples else [])
+    if dense:
+        records += evaluate_dense(run, collection, name, dense, baselines, seed, max_bad)
+        _keep(path, records)
+    return records
+
+
+def evaluate_samples(
+    run: OpenRun,
+    collection: Collection,
+    name: str,
+    protocols: Sequence[str],
+    baselines: str,
+    seed: int,
+    features: str,
+    max_bad: float,
+    may_lack_labels: bool = False,
+) -> list[Record]:
+    """The protocols that judge whole samples, with the arguments of `evaluate`; the usual ones, where none is named.
+
+    With `may_lack_labels`, those that need none run where there are none; else that is an error, but for pairs.
+    """
     towers = Towers(run) if run.folder.reader.is_file() else None
     captioned = towers is not None and any(True for _ in every_caption(collection.index.table))
     how: dict[str, Any] = {"side": run.side(collection), "window": run.window, "windows": run.windows, "max_bad": max_bad}
-    task = decoded_once(Task.of(name, collection, run.spec, seed=seed, unlabelled=captioned, **how))
+    task = decoded_once(Task.of(name, collection, run.spec, seed=seed, unlabelled=captioned or may_lack_labels, **how))
     subjects = {"run": subject(run, run.encoder, seed, features, towers and towers.trained())}
     if baselines == "both":
         before = untrained(run, task)
         subjects["untrained"] = subject(run, before, seed, features, towers and towers.untrained(before))
         raw = raw_input(run.spec, seed)
         subjects["input"] = whitened(run, raw) if features == WHITENED else raw
-    records = run_protocols(protocols or usual(task, captioned), subjects, task, seed)
-    _keep(path, records)
-    return records
+    return run_protocols(protocols or usual(task, captioned), subjects, task, seed)
 
 
 def evaluate_dense(
