@@ -32,7 +32,7 @@ STEPS = 200
 """Where nothing else is said."""
 
 SIZE = 16
-"""Of crops, in voxels, so that one shows a part of a volume of 35 and not nearly all of it; features are taken of twice as much."""
+"""Of crops, in voxels: one shows a part of a volume of 35 and not nearly all of it. Features are taken of twice as much."""
 
 SHARED: dict[str, Any] = {
     "encoder": "swin3d-micro", "size": SIZE, "feature_size": 2 * SIZE, "batch": 12, "precision": "float32", "held_back": 4

@@ -17,6 +17,7 @@ from tacit.data.window import Window
 from tacit.evaluation.features import Split, split_labelled, split_unlabelled
 
 BATCH = 256
+"""Samples that are encoded at a time, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)

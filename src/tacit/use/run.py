@@ -29,6 +29,7 @@ from tacit.data.skipped import MAX_BAD
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation.features import Encode
 from tacit.evaluation.readout import FEATURES, WHITENED, read_out
+from tacit.evaluation.task import BATCH
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
 from tacit.train import trust
@@ -37,8 +38,6 @@ from tacit.train.machine import pick_device
 from tacit.train.pretrain import reopen
 from tacit.use import whiten
 from tacit.views.sight import sight, windows_of
-
-BATCH = 256
 
 LARGEST = 4096
 """No view is larger, in pixels of a side: what says so is damaged, or out to fill the memory."""

@@ -7,15 +7,13 @@ from torch import Tensor, nn
 
 from tacit.data.spec import Batch
 from tacit.evaluation.subject import Joint
+from tacit.evaluation.task import BATCH
 from tacit.nn.encoder import Encoder
 from tacit.nn.init import seeded
 from tacit.nn.text import Reader
 from tacit.nn.towers import projection
 from tacit.use.reading import Reading
 from tacit.use.run import OpenRun
-
-BATCH = 256
-"""So many captions are read at a time."""
 
 
 class Towers:

@@ -24,7 +24,7 @@ a network trained on 16 voxels and shown 32 segments better than one trained on 
 
 def size(now: Situation) -> Chosen:
     side = whole(now)
-    if _small(now) and STEP < side.value:
+    if _small(now) and side.value > STEP:
         return Chosen(STEP, f"small crops buy steps, which count most in {now.minutes:g} minutes on a processor")
     return side
 
