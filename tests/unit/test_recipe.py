@@ -131,3 +131,18 @@ def test_short_runs_on_volumes_train_on_small_crops_unless_places_of_a_crop_are_
     assert sizes("alice", 3, encoder="swin3d-mini") == (32, 32)
     assert sizes("alice", 3, 200, "cuda") == (64, 64)
     assert sizes("anatomy", 3) == (32, 32)
+
+
+def test_brief_runs_on_films_hide_fewer_tubelets():
+    seen: Any = SimpleNamespace(samples=500, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+
+    def chosen(minutes: float, side: int, device: str = "cpu") -> tuple[str, float]:
+        spec = Spec("video", 3, (16, side, side))
+        situation = Situation(method("child-video"), spec, seen, None, Budget(minutes), device, measure=lambda o, t: 1.0)
+        recipe = resolve("auto", situation, {"precision": "float32"})
+        return recipe.training.encoder, recipe.options.model_dump()["mask_ratio"]
+
+    assert [chosen(minutes, 32) for minutes in (3, 10)] == [("video-vit-micro/2x8", 0.75), ("video-vit-micro/2x4", 0.9)]
+    assert [chosen(minutes, 64)[0] for minutes in (3, 10)] == ["video-vit-micro/2x8", "video-vit-micro/2x8"]
+    assert chosen(3, 16) == ("video-vit-micro/2x4", 0.75)
+    assert chosen(3, 112, "cuda")[0] == "video-vit-small/2x14"

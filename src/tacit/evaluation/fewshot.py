@@ -39,7 +39,7 @@ def fewshot(data: Labelled, seed: int = 0) -> Outcome:
             with warnings.catch_warnings():
                 # scikit-learn takes one label of each class for a regression.
                 warnings.filterwarnings("ignore", message="The number of unique classes")
-                model = LogisticRegression(C=1.0, max_iter=200).fit(train_x[chosen], train_y.numpy()[chosen])
+                model = LogisticRegression(C=1.0, max_iter=1000).fit(train_x[chosen], train_y.numpy()[chosen])
             found.append(float((model.predict(test_x) == test_y).mean()))
         values[f"top1_{count}_per_class"] = statistics.fmean(found)
         deviations[f"top1_{count}_per_class"] = statistics.stdev(found)

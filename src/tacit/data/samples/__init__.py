@@ -109,6 +109,16 @@ SAMPLES = {
             "simulated with MuJoCo for tacit: single bodies that roll, fall, fly, spin, swing, slide and collide",
         ),
         Sample(
+            "moving_garments",
+            "video",
+            640,
+            "16 frames of 32x32",
+            "8 directions that a garment moves in",
+            "MIT",
+            "https://github.com/zalandoresearch/fashion-mnist",
+            "pictures of Fashion-MNIST, Copyright (c) 2017 Zalando SE, coloured and set in motion: the motions are simulated",
+        ),
+        Sample(
             "hearts_sim",
             "volume",
             72,

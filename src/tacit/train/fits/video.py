@@ -11,6 +11,10 @@ __all__ = ["encoder", "extent", "feature_size", "fewest", "size"]
 
 TUBELET = 2
 
+BRIEFLY, USUALLY, MOST = 64, 256, 512
+"""Tubelets of a clip: in a brief run on a processor, at whose end encoders of more are at the mean colour still; in a longer
+one; and on other devices."""
+
 
 def size(now: Situation) -> Chosen:
     side = min(sides(now.spec.kind, now.spec.size))
@@ -32,6 +36,7 @@ def encoder(now: Situation, size: int) -> Chosen:
         name = "r3d-mini" if now.device == "cpu" else "r3d18"
         return Chosen(name, f"a convolutional network for clips on a {now.device}")
     slots = extent(now, size)[0] // TUBELET
-    patch = next(p for p in range(1, size + 1) if size % p == 0 and slots * (size // p) ** 2 <= 256)
+    most = BRIEFLY if now.brief else USUALLY if now.device == "cpu" else MOST
+    patch = next(p for p in range(1, size + 1) if size % p == 0 and slots * (size // p) ** 2 <= most)
     name = "video-vit-micro" if now.device == "cpu" else "video-vit-small"
     return Chosen(f"{name}/{TUBELET}x{patch}", f"{slots * (size // patch) ** 2} tubelets of a clip are hidden or seen")
