@@ -18,12 +18,12 @@ from tacit.train.recipe import Recipe, resolve
 from tacit.train.situation import Budget, Situation
 from tacit.train.trial import Trial
 
-SPECS = {"alice": Spec("volume", 1, (64, 64, 64)), "simclr": Spec("image", 3, (64, 64))}
+SPECS = {"alice": Spec("volume", 1, (64, 64, 64)), "polar-mae": Spec("points", 4, (500,)), "simclr": Spec("image", 3, (64, 64))}
 
 
 def fitted(name: str, samples: int, share: float = 0.0, **given: Any) -> Recipe:
     """Where a sample keeps `share` of the memory in a step."""
-    seen: Any = SimpleNamespace(samples=samples, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+    seen: Any = SimpleNamespace(samples=samples, duplicates=0.0, sparse=0.0, flat=0.0, captions=(), largest=(500,))
     situation = Situation(
         method(name), SPECS[name], seen, None, Budget(steps=100), "cpu", lambda o, t: 1.0, lambda o, t: share * t.batch
     )
@@ -38,6 +38,8 @@ def fitted(name: str, samples: int, share: float = 0.0, **given: Any) -> Recipe:
         ("alice", 400, 0.0, 32),
         ("alice", 400, 1 / 40, 16),
         ("alice", 400, 1.0, 8),
+        ("polar-mae", 50, 0.0, 8),
+        ("polar-mae", 600, 0.0, 64),
         ("simclr", 60_000, 0.0, 256),
         ("simclr", 60_000, 1 / 200, 64),
         ("simclr", 60_000, 1.0, 32),
