@@ -147,7 +147,8 @@ def test_ranks_have_the_published_loss_and_gradient_together(ranks, monkeypatch)
     made = halves(phase(case.hyper["log_scale"], None, alpha=case.hyper["alpha"]))
     both = [torch.cat([x[side], x[f"{side}_old"]], 1) for side in ("image", "text")]
     views = {"image": both[0], "text": both[1]}
-    whole = [*made.compared(views, draws(len(both[0])))[:2]], [*made.previous.compared(views, draws(len(both[0])))[:2]]
+    models = (made, made.previous)
+    whole = [[*model.compared(model.embed(views, draws(len(both[0]))))[:2]] for model in models]
     found = []
     for rank in range(ranks):
         # Asked for in this order: pictures and captions of the current model, then of the previous one.

@@ -15,6 +15,27 @@ CLIP_MUTATIONS = [
         f"{GOLDEN}::test_loss_and_its_gradients",
     ),
     Mutation(
+        "clip: many small losses instead of one of all passes",
+        "train/step.py",
+        "together = len(parts) > 1 and isinstance(self.method, Contrastive)",
+        "together = False",
+        f"{CLIP}::test_a_step_of_several_passes_has_the_gradient_of_the_whole_batch",
+    ),
+    Mutation(
+        "clip: the scale learns once a pass",
+        "train/step.py",
+        "if place < len(parts) - 1:",
+        "if False:",
+        f"{CLIP}::test_a_step_of_several_passes_has_the_gradient_of_the_whole_batch",
+    ),
+    Mutation(
+        "clip: running moments see every pass twice",
+        "train/step.py",
+        "with torch.no_grad(), _buffers_kept(method):",
+        "with torch.no_grad():",
+        f"{CLIP}::test_running_moments_see_every_pass_once",
+    ),
+    Mutation(
         "clip: one direction only",
         "objectives/pairs.py",
         "    first, second = (F.cross_entropy(each, target) for each in logits)\n    return (first + second) / 2",
@@ -101,8 +122,8 @@ CLIP_MUTATIONS = [
     Mutation(
         "clip: pairs of one caption stay negatives of each other",
         "methods/clip.py",
-        'if o.duplicates == "mask" else None',
-        'if o.duplicates == "never" else None',
+        'if self.options.duplicates == "mask" else None',
+        'if self.options.duplicates == "never" else None',
         f"{CLIP}::test_pairs_of_one_caption_are_no_negatives_when_masked",
     ),
     Mutation(

@@ -134,8 +134,8 @@ MOCO_MUTATIONS = [
     Mutation(
         "moco: the copy moves with every pass of a step",
         "train/step.py",
-        "                terms = self.forward(",
-        "                self.method.before_step(progress)\n                terms = self.forward(",
+        "                found.append(self.forward(",
+        "                self.method.before_step(progress)\n                found.append(self.forward(",
         f"{MOCO}::test_the_copy_moves_once_a_step_of_however_many_passes",
     ),
     Mutation(

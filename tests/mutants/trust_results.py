@@ -36,15 +36,15 @@ RANK_MUTATIONS = [
     Mutation(
         "trust: passes add up instead of standing in for a batch",
         "train/step.py",
-        "self.fabric.backward(terms.total / self.training.accumulate)",
-        "self.fabric.backward(terms.total)",
-        f"{TOGETHER}::test_passes_stand_in_for_ranks_where_the_loss_is_a_mean_over_samples[dino-vit]",
+        "self._backward(terms.total / len(parts))",
+        "self._backward(terms.total)",
+        f"{TOGETHER}::test_passes_stand_in_for_ranks_but_for_batch_statistics[dino-vit]",
     ),
     Mutation(
         "trust: ranks do not meet after their last pass",
         "train/step.py",
-        "last = start + rows >= len(batch)",
-        "last = start == 0",
+        "enabled=not last",
+        "enabled=last",
         f"{TOGETHER}::test_passes_on_many_ranks_are_those_of_one[2-mae-vit]",
     ),
     Mutation(

@@ -237,6 +237,35 @@ def test_a_locked_tower_stays_as_it_starts(option, locked, free):
     assert {"image_head.weight", "text.head.weight", "log_scale"} <= moved
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"duplicates": "mask"}, {"loss": "siglip", "init_scale": 10.0, "bias": -2.0}, {"patch_dropout": 0.5}],
+    ids=lambda options: " ".join(options) or "as it is",
+)
+def test_a_step_of_several_passes_has_the_gradient_of_the_whole_batch(options):
+    """Of both towers, and of the scale, which every pass sees. Mutations: each pass its own loss; the scale once a pass."""
+    batch = pairs()
+    batch.extra["tokens"][5] = batch.extra["tokens"][2]  # a caption comes twice, in different passes
+
+    def taken(accumulate: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        made = tiny("clip-vit-micro/4", **options).train()
+        terms = stepping(made, lr=0.0, accumulate=accumulate)(batch, FIRST)
+        return terms.total.detach(), {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+
+    whole, parts = taken(1), taken(4)
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)  # in float32
+    assert float(whole[1]["log_scale"].abs()) > 1e-3
+
+
+def test_running_moments_see_every_pass_once():
+    made, expected = (tiny("resnet-mini").train() for _ in range(2))
+    stepping(made, lr=0.0, accumulate=2)(pairs(), FIRST)
+    for part in (pairs(4), pairs(4, first=4)):
+        forward(expected, part)
+    for (name, buffer), other in zip(made.named_buffers(), expected.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other, msg=name)
+
+
 def test_dropped_patches_are_drawn_by_the_sample_and_kept_in_evaluation():
     made = tiny("clip-vit-micro/4", patch_dropout=0.5).double()
     views, draws = seen(made, pairs())

@@ -51,8 +51,9 @@ def forward(made: CLIP, batch: Batch | None = None) -> Terms:
 def aligned(made: ModX, batch: Batch | None = None) -> torch.Tensor:
     """A, with its gradient."""
     views, draws = seen(made, batch or pairs())
-    before, now = made.previous.compared(views, draws), made.compared(views, draws)
-    return made.aligned(before, now, made.kept(before, made.repeated(views, now)))
+    rows = made.embed(views, draws)
+    before, now = made.previous.compared(made.previous.embed(views, draws)), made.compared(rows)
+    return made.aligned(before, now, made.kept(before, made.repeated(rows, now)))
 
 
 def pull(made: ModX, batch: Batch | None = None) -> float:
@@ -111,7 +112,7 @@ def test_a_previous_model_that_is_always_wrong_teaches_nothing(monkeypatch):
     expected = {name: weight.grad.clone() for name, weight in made.named_parameters() if weight.grad is not None}
     made.zero_grad()
     views, draws = seen(made, pairs())
-    made.contrasted(made.compared(views, draws), None).total.backward()
+    made.contrasted(made.compared(made.embed(views, draws)), None).total.backward()
     for name, weight in made.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(weight.grad, expected[name], rtol=1e-10, atol=1e-14)

@@ -20,7 +20,7 @@ from tacit.data.spec import Spec
 from tacit.data.text.tokenizer import BASE
 from tacit.data.text.wording import Wording
 from tacit.methods.captions import LAYOUT, SIDES, SMALL, alike, fitting, says
-from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.method import Chosen, Contrastive, Facts, Options, Paper, Progress, Rows, Terms, option
 from tacit.methods.pictures import enlarged, shown, strip
 from tacit.nn.encoder import Encoder
 from tacit.nn.text import Reader
@@ -84,7 +84,7 @@ class Compared(NamedTuple):
     offset: int
 
 
-class CLIP(Method):
+class CLIP(Contrastive):
     """Radford et al., ICML 2021."""
 
     name = "clip"
@@ -96,7 +96,6 @@ class CLIP(Method):
         "mlfoundations/open_clip",
     )
     kinds = ("pair",)
-    negatives = True
     Options = CLIPOptions
     paper_training = {
         "encoder": "clip-vit-base/32",
@@ -197,20 +196,23 @@ class CLIP(Method):
         o = self.options
         return {"image": ImageView(self.size, area=(o.area, 1.0), flip=o.flip, normalise=o.normalise), "text": CaptionView()}
 
-    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
-        o, compared = self.options, self.compared(views, draws)
-        same = self.repeated(views, compared) if o.duplicates == "mask" else None
-        return self.contrasted(compared, same)
-
-    def compared(self, views: dict[str, Tensor], draws: Draws) -> Compared:
-        """This rank's pairs beside those of all ranks."""
+    def embed(self, views: dict[str, Tensor], draws: Draws) -> Rows:
         f, g = self.of_image(views["image"], draws), self.of_text(views["text"])  # [N, D] each, unit rows
+        return {"image": f, "text": g, "tokens": views["text"]}
+
+    def compare(self, rows: Rows, progress: Progress) -> Terms:
+        compared = self.compared(rows)
+        return self.contrasted(compared, self.repeated(rows, compared) if self.options.duplicates == "mask" else None)
+
+    def compared(self, rows: Rows) -> Compared:
+        """This rank's pairs beside those of all ranks."""
+        f, g = rows["image"], rows["text"]
         everybodys, offset = (distributed.gather(f), distributed.gather(g)), distributed.rank() * len(f)
         return Compared(f, g, *cosines(f, g, *everybodys), offset)
 
-    def repeated(self, views: dict[str, Tensor], compared: Compared) -> Tensor:
+    def repeated(self, rows: Rows, compared: Compared) -> Tensor:
         """Where another pair, of any rank, has the same caption: bool `[N, M]`."""
-        tokens, offset = views["text"], compared.offset
+        tokens, offset = rows["tokens"], compared.offset
         return repeats(tokens, distributed.gather(tokens), offset)
 
     def contrasted(self, compared: Compared, same: Tensor | None) -> Terms:

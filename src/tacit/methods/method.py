@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,6 +68,10 @@ class Terms:
     parts: dict[str, Tensor] = field(default_factory=dict)
     chance: float | None = None
     watch: dict[str, Tensor] = field(default_factory=dict)
+
+
+Rows = dict[str, Tensor]
+"""What a contrastive loss knows of the samples of a batch, by name, a row for each: `[N, ...]`."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class Method(nn.Module):
     tokens: ClassVar[bool] = False
     """Whether the encoder has to be able to look at a subset of tokens."""
     negatives: ClassVar[bool] = False
-    """Whether the loss sets samples against others of the same pass: accumulated passes are then not one large batch."""
+    """Whether the loss sets samples against others of the batch."""
     partners: ClassVar[bool] = False
     """Whether a view shows two samples at once: the batch then has another one for each, as its part `partner`."""
     Options: ClassVar[type[Options]]
@@ -257,3 +261,27 @@ class Method(nn.Module):
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """Pictures for the report by name: float `[C, H, W]` in `[0, 1]`, C 1 or 3."""
         return {}
+
+
+class Contrastive(Method):
+    """A method whose loss sets the samples of a batch against each other by a few rows of each, and by nothing else.
+
+    It defines `embed` and `compare` instead of `forward`, so that a step of several passes can have the negatives of all.
+    """
+
+    negatives = True
+
+    def embed(self, views: dict[str, Tensor], draws: Draws) -> Rows:
+        """All that the loss has to know of these samples."""
+        raise NotImplementedError
+
+    def compare(self, rows: Rows, progress: Progress) -> Terms:
+        """The loss of rows, which those of other ranks may be gathered to."""
+        raise NotImplementedError
+
+    def forward(
+        self, views: dict[str, Tensor], draws: Draws, progress: Progress, then: Callable[[Rows], Any] | None = None
+    ) -> Any:
+        """`Terms`; or what `then` makes of the rows: inside, because weights may be whole only as long as this lasts."""
+        rows = self.embed(views, draws)
+        return self.compare(rows, progress) if then is None else then(rows)

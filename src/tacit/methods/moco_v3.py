@@ -17,7 +17,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import BYOLOptions, byol_view, contrastive_training, contrastive_views, published_resnet
-from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
+from tacit.methods.method import Chosen, Contrastive, Facts, Paper, Progress, Rows, Terms, option
 from tacit.methods.pictures import contrast
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
@@ -57,7 +57,7 @@ class MoCoV3Options(BYOLOptions):
     )
 
 
-class MoCoV3(Method):
+class MoCoV3(Contrastive):
     """Chen, Xie, He, ICCV 2021."""
 
     name = "moco-v3"
@@ -69,7 +69,6 @@ class MoCoV3(Method):
         "facebookresearch/moco-v3",
     )
     kinds = ("image",)
-    negatives = True
     Options = MoCoV3Options
     paper_training = {
         "encoder": "vit-small/16",
@@ -145,11 +144,15 @@ class MoCoV3(Method):
             "view2": byol_view(o, self.size, area, 0.1 * o.blur, o.solarise),
         }
 
-    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
+    def embed(self, views: dict[str, Tensor], draws: Draws) -> Rows:
         x1, x2 = views["view1"], views["view2"]
         q1, q2 = self.query(x1), self.query(x2)  # [N, P], each view by itself
         with torch.no_grad():
-            k1, k2 = (distributed.gather(self.key(x)) for x in (x1, x2))  # [W N, P]
+            return {"q1": q1, "q2": q2, "k1": self.key(x1), "k2": self.key(x2)}
+
+    def compare(self, rows: Rows, progress: Progress) -> Terms:
+        q1, q2 = rows["q1"], rows["q2"]
+        k1, k2 = distributed.gather(rows["k1"]), distributed.gather(rows["k2"])  # [W N, P], without gradient
         offset = distributed.rank() * len(q1)
         t = self.options.temperature
         first, second = moco(q1, k2, t, offset), moco(q2, k1, t, offset)

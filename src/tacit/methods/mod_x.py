@@ -20,7 +20,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.clip import CLIP, CLIPOptions, Compared, stretched
-from tacit.methods.method import Chosen, Facts, Paper, Progress, Terms, option
+from tacit.methods.method import Chosen, Facts, Paper, Progress, Rows, Terms, option
 from tacit.methods.pictures import enlarged, histogram
 from tacit.nn.encoder import Encoder
 from tacit.objectives.pairs import MOD_X_CEILING, align, clamp_scale, screen
@@ -147,14 +147,21 @@ class ModX(CLIP):
         o = self.options
         return super().views() | ({"image": CentreView(self.size, o.normalise)} if o.area == 1 else {})
 
-    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
-        o, now = self.options, self.compared(views, draws)  # S, the cosines of either direction
-        same = self.repeated(views, now) if "mask" in o.duplicates or "equal" in o.screen_ties else None
+    def embed(self, views: dict[str, Tensor], draws: Draws) -> Rows:
+        rows = super().embed(views, draws)
+        if self.options.alpha:
+            with torch.no_grad():
+                before = self.previous.embed(views, draws)
+            rows |= {"image before": before["image"], "text before": before["text"]}
+        return rows
+
+    def compare(self, rows: Rows, progress: Progress) -> Terms:
+        o, now = self.options, self.compared(rows)  # S, the cosines of either direction
+        same = self.repeated(rows, now) if "mask" in o.duplicates or "equal" in o.screen_ties else None
         terms = self.contrasted(now, same if o.duplicates == "mask" else None)
         if not o.alpha:
             return terms
-        with torch.no_grad():
-            before = self.previous.compared(views, draws)  # O
+        before = self.previous.compared({"image": rows["image before"], "text": rows["text before"]})  # O, without gradient
         kept = self.kept(before, same)
         aligned = o.alpha * self.aligned(before, now, kept)  # alpha A
         watch = {
@@ -186,8 +193,9 @@ class ModX(CLIP):
 
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         with distributed.apart():
-            before, now = self.previous.compared(views, draws), self.compared(views, draws)
-            kept = self.kept(before, self.repeated(views, now))[0]
+            rows = self.embed(views, draws)
+            before, now = self.previous.compared(self.previous.embed(views, draws)), self.compared(rows)
+            kept = self.kept(before, self.repeated(rows, now))[0]
         turns = [turned(before.f, now.f), turned(before.g, now.g)]
         turns.append((turns[0] - turns[1]).abs())
         most = max(1.0, *(float(each.max()) for each in turns))

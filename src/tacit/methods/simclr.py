@@ -17,7 +17,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import AugmentedOptions, blurred, contrastive_training, contrastive_views, published_resnet
-from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
+from tacit.methods.method import Chosen, Contrastive, Facts, Paper, Progress, Rows, Terms, option
 from tacit.methods.pictures import contrast
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads import SimCLRProjector
@@ -43,7 +43,7 @@ class SimCLROptions(AugmentedOptions):
     normalise: Literal["none", "data", "imagenet"] = option("none", "what is subtracted and divided by", auto="data")
 
 
-class SimCLR(Method):
+class SimCLR(Contrastive):
     """Chen, Kornblith, Norouzi, Hinton, ICML 2020; the deeper head of "Big Self-Supervised Models", 2020."""
 
     name = "simclr"
@@ -55,7 +55,6 @@ class SimCLR(Method):
         "google-research/simclr",
     )
     kinds = ("image",)
-    negatives = True
     Options = SimCLROptions
     paper_training = {
         "encoder": "resnet50",
@@ -130,9 +129,13 @@ class SimCLR(Method):
         )
         return {"view1": view, "view2": view}
 
-    def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
+    def embed(self, views: dict[str, Tensor], draws: Draws) -> Rows:
         x = torch.cat([views["view1"], views["view2"]])  # [2N, C, H, W], all first views, then all second views
         z1, z2 = self.head(self.student(x).pooled).chunk(2)  # [N, P] each
+        return {"z1": z1, "z2": z2}
+
+    def compare(self, rows: Rows, progress: Progress) -> Terms:
+        z1, z2 = rows["z1"], rows["z2"]
         o, all1, all2, offset = self.options, z1, z2, 0
         if o.gather:
             all1, all2, offset = distributed.gather(z1), distributed.gather(z2), distributed.rank() * len(z1)

@@ -28,7 +28,7 @@ from tacit.data.skipped import screen, write_skipped
 from tacit.data.spec import Batch, Spec
 from tacit.data.text.tokenizer import Tokenizer
 from tacit.data.text.wording import Wording, Words, fingerprint
-from tacit.methods.method import Method, Options
+from tacit.methods.method import Contrastive, Method, Options
 from tacit.methods.registry import method as method_class
 from tacit.nn import build
 from tacit.nn.init import seeded
@@ -250,7 +250,8 @@ def build_method(
     refuse_uneven(training)
     if training.warmup > training.steps:
         raise TacitError(f"warmup={training.warmup} is longer than the run of {training.steps} steps; lower it")
-    method.check(options, encoder, spec, training.size, training.batch // training.accumulate)
+    divided = 1 if issubclass(method, Contrastive) else training.accumulate  # what the loss does not see together
+    method.check(options, encoder, spec, training.size, training.batch // divided)
     if training.recompute:
         if not hasattr(encoder, "recompute"):
             raise TacitError("--recompute is for transformers: batch-norm would count every batch twice; use a vit")

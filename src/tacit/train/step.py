@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +17,7 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import Stopped, TacitError
 from tacit.data.spec import Batch, Spec
-from tacit.methods.method import Method, Progress, Terms
+from tacit.methods.method import Contrastive, Method, Progress, Rows, Terms
 from tacit.nn.norms import BatchNorm, synchronise
 from tacit.train import optimise, sharded
 from tacit.train.config import Training
@@ -57,16 +59,9 @@ class Step:
         self.optimiser.zero_grad(set_to_none=True)
         self.method.before_step(progress)
         rows = len(batch) // self.training.accumulate
-        found: list[Terms] = []
-        for start in range(0, len(batch), rows):
-            last = start + rows >= len(batch)
-            with self.fabric.no_backward_sync(self.model, enabled=not last):  # pyright: ignore[reportArgumentType]
-                part = batch.rows(start, start + rows)
-                terms = self.forward(part, progress)
-                self._refuse_non_finite(terms, part, progress)
-                with self.clock.phase("backward"):
-                    self.fabric.backward(terms.total / self.training.accumulate)
-            found.append(terms)
+        parts = [batch.rows(start, start + rows) for start in range(0, len(batch), rows)]
+        together = len(parts) > 1 and isinstance(self.method, Contrastive)
+        terms = self._among_all(parts, batch, progress) if together else self._each(parts, progress)
         with self.clock.phase("optimiser"):
             if self.training.clip:
                 clip = optimise.clip_each if self.training.clip_per_tensor else optimise.clip
@@ -75,15 +70,61 @@ class Step:
             self.optimiser.step()
             self.method.after_step(progress)
         self.clock.samples += len(batch) * self.fabric.world_size
+        return terms
+
+    def _each(self, parts: list[Batch], progress: Progress) -> Terms:
+        """Gradients of the mean of what each pass says for itself."""
+        found: list[Terms] = []
+        for place, part in enumerate(parts):
+            with self._meeting(place == len(parts) - 1):
+                terms = self.forward(part, progress)
+                self._refuse_non_finite(terms, part, progress)
+                self._backward(terms.total / len(parts))
+            found.append(terms)
         return _mean(found)
 
-    def forward(self, batch: Batch, progress: Progress) -> Terms:
-        """Views and loss of one batch."""
+    def _among_all(self, parts: list[Batch], batch: Batch, progress: Progress) -> Terms:
+        """Gradients of a contrastive loss over the samples of all passes, in the memory of one.
+
+        Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021: the rows of
+        all passes come first, without what they were made of; then each pass is made again, with its own rows among those.
+        """
+        method: Contrastive = self.method  # pyright: ignore[reportAssignmentType]
+        with torch.no_grad(), _buffers_kept(method):  # batch statistics run on in the second round alone
+            rows = [self.forward(part, progress, dict) for part in parts]
+
+        def compared(place: int, own: Rows) -> Terms:
+            known = [*rows[:place], own, *rows[place + 1 :]]
+            terms = method.compare({name: torch.cat([each[name] for each in known]) for name in own}, progress)
+            if place < len(parts) - 1:  # what the loss has weights of its own for, such as a temperature, learns once a step
+                trained = [row for row in own.values() if row.requires_grad]
+                pulls = torch.autograd.grad(terms.total, trained)
+                terms.total = torch.stack([(row * pull).sum() for row, pull in zip(trained, pulls, strict=True)]).sum()
+            return terms
+
+        found: list[Terms] = []
+        for place, part in enumerate(parts):
+            with self._meeting(place == len(parts) - 1):
+                found.append(self.forward(part, progress, partial(compared, place)))
+                self._refuse_non_finite(found[-1], batch, progress)
+                self._backward(found[-1].total)
+        return found[-1]
+
+    def _meeting(self, last: bool) -> AbstractContextManager[None]:
+        """A pass after which ranks add up their gradients if it is the `last` one of a step."""
+        return self.fabric.no_backward_sync(self.model, enabled=not last)  # pyright: ignore
+
+    def _backward(self, total: Tensor) -> None:
+        with self.clock.phase("backward"):
+            self.fabric.backward(total)
+
+    def forward(self, batch: Batch, progress: Progress, *then: Callable[[Rows], Any]) -> Any:
+        """Views and loss of one batch; or what `then` makes of the rows that a contrastive loss compares."""
         with self.clock.phase("views"), torch.no_grad():
             seen, draws = self.see(batch, int(progress.epoch))
         low = self.training.precision == "bfloat16"
         with self.clock.phase("forward"), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            return self.model(seen, draws, progress)
+            return self.model(seen, draws, progress, *then)
 
     def see(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], Draws]:
         """The views of a batch by name, and the draws they were made with."""
@@ -185,7 +226,8 @@ def refuse_uneven(training: Training, ranks: int = 1) -> None:
 
 def passes(method: Method, training: Training) -> str:
     """What steps that are made of several passes come to, in words; empty where they are the steps of the whole batch."""
-    among = ["negatives"] * method.negatives + ["batch statistics"] * any(isinstance(m, BatchNorm) for m in method.modules())
+    apart = method.negatives and not isinstance(method, Contrastive)
+    among = ["negatives"] * apart + ["batch statistics"] * any(isinstance(m, BatchNorm) for m in method.modules())
     if training.accumulate == 1 or not among:
         return ""
     return (
@@ -203,6 +245,15 @@ def _mean(parts: list[Terms]) -> Terms:
         return {key: torch.stack([getattr(part, name)[key] for part in parts]).mean() for key in getattr(parts[0], name)}
 
     return Terms(torch.stack([part.total.detach() for part in parts]).mean(), mean("parts"), parts[0].chance, mean("watch"))
+
+
+@contextmanager
+def _buffers_kept(method: Method) -> Iterator[None]:
+    """Running moments and all other buffers are afterwards what they were before."""
+    before = [(buffer, buffer.clone()) for buffer in method.buffers()]
+    yield
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 Laid = TypeVar("Laid", Tensor, Method, nn.Sequential)
