@@ -413,7 +413,7 @@ def test_an_anatomy_can_be_given_and_then_pairs_are_matched(run, scans, tmp_path
 
 
 def test_which_runs_need_an_anatomy():
-    assert Alice.needed({}, "paper", 10) == {"anatomy": {"stop_on": "none"}}
+    assert Alice.needed({}, "paper", 10) == {"anatomy": {}}
     assert Alice.needed({}, "auto", 10) == Alice.needed({"partner": "self"}, "paper", 10) == {}
     assert list(Alice.needed({}, "auto", 100)) == list(Alice.needed({"partner": "matched"}, "quick", 10)) == ["anatomy"]
     assert Alice.inherits({"anatomy": {}}) == {"partner": "matched"}

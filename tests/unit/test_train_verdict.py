@@ -100,6 +100,14 @@ def test_a_low_rank_with_which_samples_are_still_found_is_no_collapse(now: dict[
     assert verdict({"effective_rank": 1.9} | now).verdict == ("undecided" if now else "learned")
 
 
+@pytest.mark.parametrize(("rank", "word"), [(1.4, "collapsed"), (1.6, "undecided")])
+def test_where_samples_may_be_alike_places_may_not(rank: float, word: str) -> None:
+    alike = {"effective_rank": 1.1, "crops_ahead_of_untrained": -9.0, "light_ahead_of_untrained": -9.0}
+    found = verdict(alike | {"place_rank": rank}, untrained=BEFORE | {"place_rank": 30.0})
+    assert found.verdict == word
+    assert f"of places {rank} (30.0)" in " ".join(found.reasons)
+
+
 def test_a_loss_that_is_solved_without_telling_samples_apart_has_collapsed() -> None:
     """A teacher without centring says the same of everything, and the student agrees."""
     assert verdict({"projector_spread": 0.02}, loss=0.2).verdict == "collapsed"
@@ -215,6 +223,16 @@ def test_batch_statistics_that_settle_are_no_learning(watch: Watch) -> None:
 def test_an_encoder_without_batch_statistics_is_settled_as_it_is() -> None:
     encoder = build.encoder("vit-micro/4", 1, 16)
     assert settled(encoder, []) is encoder
+
+
+def test_places_are_looked_at_where_they_count(watch: Watch) -> None:
+    encoder = build.encoder("vit-micro/4", 1, 16).eval()
+    plain = watch.look(encoder, None, torch.device("cpu")).figures
+    both = (
+        Watch(watch.batch, watch.probes, watch.spec, watch.seed, places=True).look(encoder, None, torch.device("cpu")).figures
+    )
+    assert both.keys() - plain.keys() == {"place_rank"}
+    assert 1 < both["place_rank"] < encoder.width
 
 
 def test_a_look_costs_six_passes_over_the_held_back_samples(watch: Watch) -> None:

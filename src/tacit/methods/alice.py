@@ -111,6 +111,7 @@ class Alice(Method):
         "alibaba-damo-academy/alice",
     )
     kinds = ("volume",)
+    by_place = True
     needs = {"anatomy": "anatomy"}
     partners = True
     Options = AliceOptions
@@ -169,8 +170,7 @@ class Alice(Method):
     @classmethod
     def needed(cls, given: Mapping[str, Any], recipe: str, samples: int) -> dict[str, dict[str, Any]]:
         usual = "matched" if recipe.startswith("paper") or samples >= ENOUGH else "position"
-        # What tells places apart need not tell volumes apart, and by that the verdict judges.
-        return {"anatomy": {"stop_on": "none"}} if given.get("partner", usual) == "matched" else {}
+        return {"anatomy": {}} if given.get("partner", usual) == "matched" else {}
 
     @classmethod
     def inherits(cls, needs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

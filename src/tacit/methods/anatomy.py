@@ -58,6 +58,7 @@ class Anatomy(Method):
         "alibaba-damo-academy/self-supervised-anatomical-embedding-v2",
     )
     kinds = ("volume",)
+    by_place = True
     negatives = True
     Options = AnatomyOptions
     paper_training = {

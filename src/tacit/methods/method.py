@@ -153,6 +153,8 @@ class Method(nn.Module):
     """Whether the encoder has to be able to look at a subset of tokens."""
     negatives: ClassVar[bool] = False
     """Whether the loss sets samples against others of the batch."""
+    by_place: ClassVar[bool] = False
+    """Whether it tells places apart and makes samples alike at each: the verdict then looks for a collapse among places."""
     partners: ClassVar[bool] = False
     """Whether a view shows two samples at once: the batch then has another one for each, as its part `partner`."""
     Options: ClassVar[type[Options]]

@@ -184,7 +184,7 @@ class Loop:
         probed = {} if self.probe is None else {"probe_knn": self.probe(method.encoder, self.step.device)}
         record.figure({"step": state.step, **state.figures, **probed})
         verdict = self._judge()
-        rank = state.figures["effective_rank"]
+        rank = state.figures.get("place_rank", state.figures["effective_rank"])
         if state.step > 0:
             self.say(f"step {state.step}: {verdict.verdict} - {verdict.reasons[0]}; effective rank {rank:.1f}")
         if probed:

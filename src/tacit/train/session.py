@@ -284,7 +284,8 @@ def looking(
 def watching(method: Method, training: Training, batch: Batch) -> Watch:
     """What looks at these samples through the features of a run."""
     look, extent = sight(method.spec.kind), method.extent(method.options, training.shown_size)
-    return Watch(batch, {"crops": look.crops(extent), "light": look.light(extent)}, as_seen(method), training.seed)
+    probes = {"crops": look.crops(extent), "light": look.light(extent)}
+    return Watch(batch, probes, as_seen(method), training.seed, method.by_place)
 
 
 def _keep(folder: RunFolder, method: Method, training: Training, verdict: Verdict) -> None:

@@ -85,9 +85,13 @@ def _diverged(e: Evidence) -> list[str]:
 
 
 def _collapsed(e: Evidence) -> list[str]:
-    rank, before = e.now["effective_rank"], e.untrained["effective_rank"]
+    places = "place_rank" in e.now  # then samples may well be alike
+    rank, before = (row["place_rank" if places else "effective_rank"] for row in (e.now, e.untrained))
     if rank < COLLAPSED_RANK:
-        return [f"the features of all samples lie on one line: effective rank {rank:.1f} (untrained encoder {before:.1f})"]
+        whose = "places" if places else "samples"
+        return [f"the features of all {whose} lie on one line: effective rank {rank:.1f} (untrained encoder {before:.1f})"]
+    if places:
+        return []
     if rank < COLLAPSED_SHARE * before and all(e.now[f"{probe}_ahead_of_untrained"] < -CLEAR for probe in ("crops", "light")):
         return [f"the effective rank fell from {before:.1f} to {rank:.1f}, and second views are found worse than at the start"]
     if _flat(e) and e.chance is not None and abs(e.loss) < SOLVED * e.chance:
@@ -125,6 +129,7 @@ def _figures(e: Evidence) -> list[str]:
         f"a sample's second view is found among {e.samples} in {found:.0%} of cases (untrained encoder {before:.0%}, raw input "
         f"{raw:.0%}); counting places, {crops[0]:+.1f} and {crops[1]:+.1f} standard errors ahead of them, {light[0]:+.1f} and "
         f"{light[1]:+.1f} where light and colour change instead of the crop",
-        f"effective rank {e.now['effective_rank']:.1f} (untrained {e.untrained['effective_rank']:.1f})",
+        f"effective rank {e.now['effective_rank']:.1f} (untrained {e.untrained['effective_rank']:.1f})"
+        + (f", of places {e.now['place_rank']:.1f} ({e.untrained['place_rank']:.1f})" if "place_rank" in e.now else ""),
         f"loss {e.loss:.3g}, {than}",
     ]

@@ -25,6 +25,9 @@ CHECKS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 LOOKS = len(CHECKS) + 1
 """How many looks at encoders that is: before the first step there are two, with batch statistics as made and settled."""
 
+CELLS = 1024
+"""Of so many places at most the rank is taken."""
+
 VIEWS = ("first", "second", "third")
 """The third makes the comparison of two encoders half again as sharp: a sample's luck with its crops evens out."""
 
@@ -52,10 +55,11 @@ class Watch:
         probes: what they are looked at through, by name; the same for every method of a kind, so that figures compare. All
             figures but the finding of second views are of the first probe.
         seed: fixes the views for the whole run, and for other runs with the same seed.
+        places: whether to look at places of samples, too: their effective rank becomes the figure `place_rank`.
     """
 
-    def __init__(self, batch: Batch, probes: Mapping[str, View], spec: Spec, seed: int) -> None:
-        self.batch, self.probes, self.spec, self.seed = batch, dict(probes), spec, seed
+    def __init__(self, batch: Batch, probes: Mapping[str, View], spec: Spec, seed: int, places: bool = False) -> None:
+        self.batch, self.probes, self.spec, self.seed, self.places = batch, dict(probes), spec, seed, places
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -65,7 +69,10 @@ class Watch:
         """At the pooled features, and at what the loss sees."""
         with evaluating(encoder):
             views = self._views(device, lambda x: encoder(x).pooled)
+            cells = self._cells(encoder, device) if self.places else None
         seen = describe(views)
+        if cells is not None:
+            seen.figures["place_rank"] = figures.effective_rank(cells)
         if projector is not None:
             with evaluating(projector):
                 main = next(iter(views.values()))
@@ -104,6 +111,12 @@ class Watch:
             probe: [torch.cat([encode(part).float().cpu() for part in self._parts(probe, name, device)]) for name in VIEWS]
             for probe in self.probes
         }
+
+    def _cells(self, encoder: Encoder, device: torch.device) -> Tensor:
+        """Tokens of all samples, evenly picked, `[n, D]`."""
+        parts = self._parts(next(iter(self.probes)), VIEWS[0], device)
+        cells = torch.cat([encoder(part).tokens.flatten(0, 1).float().cpu() for part in parts])
+        return cells[:: -(-len(cells) // CELLS)]
 
     def _parts(self, probe: str, name: str, device: torch.device) -> Iterator[Tensor]:
         for start in range(0, len(self.batch), CHUNK):

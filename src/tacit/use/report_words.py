@@ -49,6 +49,7 @@ MEANINGS = {
         better=True,
     ),
     "effective_rank": Meaning("effective rank", "how many directions the features really use; 1 is a total collapse"),
+    "place_rank": Meaning("effective rank of places", "the same of features of places, for methods that tell these apart"),
     "spread": Meaning("spread", "how much features vary over samples; 0 is a collapse, about 1 is every direction alike"),
     "uniformity": Meaning("uniformity", "how evenly features fill the sphere; lower is more even"),
     "alignment": Meaning("alignment", "squared distance between two views of a sample; small alone proves nothing"),
