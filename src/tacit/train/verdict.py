@@ -86,7 +86,7 @@ def _diverged(e: Evidence) -> list[str]:
 
 def _collapsed(e: Evidence) -> list[str]:
     places = "place_rank" in e.now  # then samples may well be alike
-    rank, before = (row["place_rank" if places else "effective_rank"] for row in (e.now, e.untrained))
+    rank, before = (row.get("place_rank" if places else "effective_rank", math.nan) for row in (e.now, e.untrained))
     if rank < COLLAPSED_RANK:
         whose = "places" if places else "samples"
         return [f"the features of all {whose} lie on one line: effective rank {rank:.1f} (untrained encoder {before:.1f})"]
@@ -125,11 +125,13 @@ def _figures(e: Evidence) -> list[str]:
     found, before, raw = (row["second_view"] for row in (e.now, e.untrained, e.raw))
     crops, light = ([e.now[f"{probe}_ahead_of_{name}"] for name in ("untrained", "input")] for probe in ("crops", "light"))
     than = f"from {e.first_loss:.3g} at the start" if e.chance is None else f"against {e.chance:.3g} by chance"
+    places = ""
+    if "place_rank" in e.now:
+        places = f", of places {e.now['place_rank']:.1f} ({e.untrained.get('place_rank', math.nan):.1f})"
     return [
         f"a sample's second view is found among {e.samples} in {found:.0%} of cases (untrained encoder {before:.0%}, raw input "
         f"{raw:.0%}); counting places, {crops[0]:+.1f} and {crops[1]:+.1f} standard errors ahead of them, {light[0]:+.1f} and "
         f"{light[1]:+.1f} where light and colour change instead of the crop",
-        f"effective rank {e.now['effective_rank']:.1f} (untrained {e.untrained['effective_rank']:.1f})"
-        + (f", of places {e.now['place_rank']:.1f} ({e.untrained['place_rank']:.1f})" if "place_rank" in e.now else ""),
+        f"effective rank {e.now['effective_rank']:.1f} (untrained {e.untrained['effective_rank']:.1f}){places}",
         f"loss {e.loss:.3g}, {than}",
     ]
