@@ -264,6 +264,21 @@ def test_the_first_update_of_a_phase_moves_nothing_but_the_clamp():
     assert not torch.equal(made.image_head.weight, before["image_head.weight"])
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_step_of_several_passes_has_the_gradient_of_the_whole_batch(reduction):
+    """The previous model's rows are those of all passes, too."""
+
+    def taken(accumulate: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        made = phase(moved=0.3, alpha=2.0, align_reduction=reduction).train()
+        terms = stepping(made, lr=0.0, accumulate=accumulate)(pairs(), FIRST)
+        found = {name: weight.grad for name, weight in made.named_parameters() if weight.grad is not None}
+        return terms.parts["align"], found
+
+    whole, parts = taken(1), taken(2)
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)  # in float32
+    assert float(whole[0]) > 1e-3
+
+
 # What a phase starts from ---------------------------------------------------------------------------------------------
 
 
