@@ -303,6 +303,11 @@ def test_an_unknown_protocol_beside_a_dense_one_is_refused_before_anything_runs(
         evaluate(OpenRun(trained, "cpu"), open_data(data, kind="points"), "events", ["tokens", "knm"])
 
 
+def test_labels_of_places_stand_in_for_no_labels_of_samples_that_were_asked_for(trained: Path, data: Path):
+    with pytest.raises(TacitError, match="needs labels and there are none"):
+        evaluate(OpenRun(trained, "cpu"), open_data(data, kind="points"), "events", ["tokens", "knn"])
+
+
 def test_data_without_labels_of_places_is_refused(trained: Path):
     with pytest.raises(TacitError, match="no labels of points, pixels or voxels"):
         evaluate(OpenRun(trained, "cpu"), open_data("sample:particle_events"), "events", ["segmentation"])

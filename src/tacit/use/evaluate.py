@@ -71,7 +71,7 @@ def evaluate(
     samples = [each for each in asked if each not in DENSE]
     records: list[Record] = []
     if samples or not asked:
-        may_lack_labels = bool(dense)
+        may_lack_labels = not asked and bool(dense)
         records += evaluate_samples(run, collection, name, samples, baselines, seed, features, max_bad, may_lack_labels)
         _keep(path, records)
     if dense:
