@@ -193,7 +193,7 @@ class ModX(CLIP):
 
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         with distributed.apart():
-            rows = self.embed(views, draws)
+            rows = super().embed(views, draws)
             before, now = self.previous.compared(self.previous.embed(views, draws)), self.compared(rows)
             kept = self.kept(before, self.repeated(rows, now))[0]
         turns = [turned(before.f, now.f), turned(before.g, now.g)]

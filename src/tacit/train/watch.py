@@ -67,12 +67,20 @@ class Watch:
     @torch.no_grad()
     def look(self, encoder: Encoder, projector: nn.Module | None, device: torch.device) -> Seen:
         """At the pooled features, and at what the loss sees."""
+        tokens: list[Tensor] = []
+
+        def pooled(x: Tensor) -> Tensor:
+            encoded = encoder(x)
+            if self.places:
+                tokens.append(encoded.tokens.flatten(0, 1).float().cpu())
+            return encoded.pooled
+
         with evaluating(encoder):
-            views = self._views(device, lambda x: encoder(x).pooled)
-            cells = self._cells(encoder, device) if self.places else None
+            views = self._views(device, pooled)
         seen = describe(views)
-        if cells is not None:
-            seen.figures["place_rank"] = figures.effective_rank(cells)
+        if self.places:
+            cells = torch.cat(tokens).chunk(len(self.probes) * len(VIEWS))[0]  # of the first view of the first probe
+            seen.figures["place_rank"] = figures.effective_rank(cells[:: -(-len(cells) // CELLS)])
         if projector is not None:
             with evaluating(projector):
                 main = next(iter(views.values()))
@@ -111,12 +119,6 @@ class Watch:
             probe: [torch.cat([encode(part).float().cpu() for part in self._parts(probe, name, device)]) for name in VIEWS]
             for probe in self.probes
         }
-
-    def _cells(self, encoder: Encoder, device: torch.device) -> Tensor:
-        """Tokens of all samples, evenly picked, `[n, D]`."""
-        parts = self._parts(next(iter(self.probes)), VIEWS[0], device)
-        cells = torch.cat([encoder(part).tokens.flatten(0, 1).float().cpu() for part in parts])
-        return cells[:: -(-len(cells) // CELLS)]
 
     def _parts(self, probe: str, name: str, device: torch.device) -> Iterator[Tensor]:
         for start in range(0, len(self.batch), CHUNK):

@@ -36,11 +36,11 @@ def find(
     one_of("features", features, ("pooled", WHITENED))
     if k < 1:
         raise TacitError(f"{k} neighbours were asked for; at least 1 was expected")
-    collection = (collection or run.data()).with_channels(run.spec.channels)
-    ids, vectors = vectors_of(run, collection)
     text = isinstance(query, str) and query.startswith(TEXT)
     if text and features == WHITENED:
         raise TacitError("a sentence is compared with pictures as they were trained to be: leave --features out")
+    collection = (collection or run.data()).with_channels(run.spec.channels)
+    ids, vectors = vectors_of(run, collection)
     if features == WHITENED:
         vectors = whitening(run)(torch.from_numpy(vectors)).numpy()
     paths = [str(collection.index.table["path"][row]) for row in ids.tolist()]
