@@ -16,7 +16,7 @@ from tacit.evaluation.outcome import accuracies
 from tacit.evaluation.schedule import warmed_cosine
 from tacit.evaluation.subject import Tuning
 from tacit.evaluation.task import Task
-from tacit.train.step import channels_last
+from tacit.nn.layout import channels_last
 
 RATE, BATCH = 1e-3, 64
 
@@ -40,7 +40,7 @@ def supervised(
     Returns:
         `top1` and `balanced`, as shares; `samples`, how many were seen.
     """
-    encoder = tuning.fresh().train().to(memory_format=torch.channels_last)  # pyright: ignore
+    encoder = channels_last(tuning.fresh().train())
     device = next(encoder.parameters()).device
     head = nn.Linear(encoder.width, len(task.split.classes), device=device)
     nn.init.zeros_(head.weight)

@@ -68,6 +68,13 @@ def test_parquet_holds_the_columns_that_other_tools_expect(folder, tmp_path):
     assert pq.ParquetFile(path).num_row_groups == 3
 
 
+def test_parquet_keeps_features_as_they_are_and_not_in_a_dictionary(folder, tmp_path):
+    path = embed(encode, open_data(folder), tmp_path / "f.parquet", batch_size=4).path
+    group = pq.ParquetFile(path).metadata.row_group(0).to_dict()
+    (column,) = (column for column in group["columns"] if column["path_in_schema"].startswith("embedding"))
+    assert not {"PLAIN_DICTIONARY", "RLE_DICTIONARY"} & set(column["encodings"])
+
+
 @pytest.mark.parametrize("ending", [".parquet", ".npy", ".h5"])
 @pytest.mark.parametrize("survived", [1, 3, 5])
 def test_a_call_that_was_killed_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, ending, survived):

@@ -14,6 +14,7 @@ from tacit.evaluation.schedule import warmed_cosine
 from tacit.evaluation.subject import Tuning
 from tacit.evaluation.task import Task
 from tacit.nn.encoder import Encoder
+from tacit.nn.layout import channels_last
 
 EPOCHS, WARMUP, BATCH = 20, 0.1, 64
 RATE, LAYER_DECAY, WEIGHT_DECAY, SMOOTHING = 1e-3, 0.75, 0.05, 0.1
@@ -25,7 +26,7 @@ def finetune(tuning: Tuning, task: Task, seed: int = 0, epochs: int = EPOCHS) ->
 
     AdamW; the rate rises over the first tenth of the steps and falls to 0 on a cosine.
     """
-    encoder = tuning.fresh().train()
+    encoder = channels_last(tuning.fresh().train())
     device = next(encoder.parameters()).device
     head = _zero_linear(encoder.width, len(task.split.classes), device)
     loader = task.training(BATCH, seed)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -18,6 +18,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import Stopped, TacitError
 from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Contrastive, Method, Progress, Rows, Terms
+from tacit.nn.layout import channels_last
 from tacit.nn.norms import BatchNorm, synchronise
 from tacit.train import optimise, sharded
 from tacit.train.config import Training
@@ -254,14 +255,3 @@ def _buffers_kept(method: Method) -> Iterator[None]:
     yield
     for buffer, value in before:
         buffer.copy_(value)
-
-
-Laid = TypeVar("Laid", Tensor, Method, nn.Sequential)
-
-
-def channels_last(thing: Laid) -> Laid:
-    """Images, clips and convolutions with the channel varying fastest: what these are quickest on, by far in bfloat16."""
-    if isinstance(thing, nn.Module):
-        return thing._apply(channels_last)
-    form = {4: torch.channels_last, 5: torch.channels_last_3d}.get(thing.ndim)
-    return thing if form is None else thing.contiguous(memory_format=form)

@@ -18,13 +18,14 @@ from tacit.data.text.wording import Wording
 from tacit.data.window import Window
 from tacit.methods.method import Method, Options, Progress
 from tacit.nn import build
+from tacit.nn.layout import channels_last
 from tacit.train import loggers, ranks
 from tacit.train.config import Training
 from tacit.train.machine import bytes_kept, memory_bytes, seconds_per_call
 from tacit.train.needs import Needs, untrained
 from tacit.train.probe import Probe
 from tacit.train.session import build_method, looking, watching
-from tacit.train.step import Step, channels_last
+from tacit.train.step import Step
 from tacit.train.watch import LOOKS, evaluating
 from tacit.views.sight import sight
 from tacit.views.view import View, windows

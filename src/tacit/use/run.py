@@ -32,6 +32,7 @@ from tacit.evaluation.readout import FEATURES, WHITENED, read_out
 from tacit.evaluation.task import BATCH
 from tacit.nn import build
 from tacit.nn.encoder import Encoder
+from tacit.nn.layout import channels_last
 from tacit.train import trust
 from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
@@ -132,7 +133,7 @@ class OpenRun:
     def seen(self, batch: Batch) -> Tensor:
         """A batch as the encoder sees it, on the run's device."""
         batch = batch.to(self.device)
-        return self.still(batch, Draws(0, 0, batch.ids), self.spec)
+        return channels_last(self.still(batch, Draws(0, 0, batch.ids), self.spec))
 
     def taken(
         self, data: Any, kind: str | None = None, split: str | None = None, columns: Mapping[str, str] | None = None
