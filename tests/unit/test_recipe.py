@@ -113,6 +113,7 @@ def test_short_runs_of_convolutions_train_on_small_views_and_take_features_of_la
     assert sizes("simclr", 1.5, "cuda") == (128, 128)
     assert sizes("simclr", 1.5, size=24) == (24, 24)
     assert sizes("simclr", 1.5, encoder="vit-micro/4") == (32, 32)
+    assert sizes("simclr", 1.5, encoder="resnet18") == (16, 24)
     assert sizes("simclr", 1.5, feature_size=48) == (16, 48)
 
 

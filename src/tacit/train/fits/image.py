@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tacit.data.kinds.kind import sides
 from tacit.methods.method import Chosen
+from tacit.nn.resnet import VARIANTS
 from tacit.train.fits.same import fewest
 from tacit.train.situation import Situation
 
@@ -15,6 +16,9 @@ SMALL = ((10.0, 16), (60.0, 32), (240.0, 64))
 A step costs as the area of its views, and by steps it learns. Tried with 2 and 8 minutes of one core (`benchmarks/sides.py`);
 what longer runs take follows from what a step costs.
 """
+
+OWN = "resnet-mini"
+"""What a processor trains where nobody says otherwise."""
 
 
 def size(now: Situation) -> Chosen:
@@ -33,8 +37,8 @@ def feature_size(now: Situation, size: int) -> Chosen:
 
 
 def _small(now: Situation) -> int | None:
-    """The side that views may have, where the encoder is the residual network of `encoder` and time is short."""
-    if now.device != "cpu" or now.method.tokens or "encoder" in now.training:
+    """The side that views may have, where the encoder is a residual network, whose stem suits their side, and time is short."""
+    if now.device != "cpu" or now.method.tokens or now.training.get("encoder", OWN) not in VARIANTS:
         return None
     return next((side for minutes, side in SMALL if now.minutes <= minutes), None)
 
@@ -64,7 +68,7 @@ def encoder(now: Situation, size: int) -> Chosen:
         name = "vit-mini" if now.device == "cpu" else "vit-small"
         return Chosen(f"{name}/{patch}", f"{now.method.name} hides tokens; {(size // patch) ** 2} of them suit {size} pixels")
     if now.device == "cpu":
-        return Chosen("resnet-mini", "trains quickly on a processor")
+        return Chosen(OWN, "trains quickly on a processor")
     if now.kept < 20_000:
         return Chosen("resnet18", f"{now.kept} samples are few for a transformer")
     return Chosen(f"vit-small/{patch}", f"{now.kept} samples and a GPU")
