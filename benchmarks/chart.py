@@ -95,6 +95,8 @@ def panel(data: str, rows: list[dict[str, Any]], x: float, y: float) -> str:
         out.append(f'<path d="M{path}" stroke="{colour}"{dash}/>')
         if not dash or name == "supervised":
             out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in spots]
+        elif name.startswith("lightly"):
+            out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="white" stroke="{colour}"/>' for a, b in spots]
     return "\n".join(out)
 
 

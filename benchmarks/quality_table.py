@@ -13,6 +13,8 @@ from layout import table
 Row = dict[str, Any]
 PROTOCOLS = ("knn", "linear")
 NOTHING = "Not measured yet."
+LIGHTLY = "lightly "
+"""What stands before the method where its run is an example of lightly's."""
 BALANCED = "wbc_types"
 """Its classes differ much in size, so it has a second row, of balanced accuracy."""
 
@@ -20,18 +22,19 @@ BALANCED = "wbc_types"
 def tables(content: dict[str, Any]) -> dict[str, str]:
     """Every table by name; where there are no cells it says so."""
     rows = content["runs"]
-    parts: dict[str, Callable[[list[Row]], str]] = {
-        "minutes": lambda found: budgets(found, "minutes", "min"),
-        "counts": counts,
-        "samples": lambda found: budgets(found, "samples", "samples"),
-        "init": lambda found: init(found, [row for row in rows if row["part"] == "minutes"]),
-        "supervised": supervised,
-        "failures": failures,
+    of = {name: [row for row in rows if row["part"] == name] for name in ("minutes", "samples", "init", "supervised")}
+    timed = [row for row in of["minutes"] if not row["host"].startswith(LIGHTLY)]
+    parts: dict[str, tuple[list[Row], Callable[[list[Row]], str]]] = {
+        "minutes": (timed, lambda found: budgets(found, "minutes", "min")),
+        "lightly": (beside_lightly(of["minutes"]), lightly),
+        "counts": (timed, counts),
+        "samples": (of["samples"], lambda found: budgets(found, "samples", "samples")),
+        "init": (of["init"], lambda found: init(found, timed)),
+        "supervised": (of["supervised"], supervised),
+        "failures": (rows, failures),
     }
-    of = {"counts": {"minutes"}, "failures": {row["part"] for row in rows}}
     made = {}
-    for name, part in parts.items():
-        mine = [row for row in rows if row["part"] in of.get(name, {name})]
+    for name, (mine, part) in parts.items():
         made[name] = "\n\n".join(
             f"{part(found)}\n\n{condition(content['machine'], threads, found)}" for threads, found in by(mine, "threads")
         )
@@ -108,6 +111,32 @@ def budgets(rows: list[Row], limit: str, unit: str) -> str:
     return table(["set", "method", "raw pixels", "untrained", *(f"{size:,g} {unit}" for size in most)], lines)
 
 
+def beside_lightly(rows: list[Row]) -> list[Row]:
+    """Lightly's examples, and the runs of the same methods on the same sets with as many minutes, threads and the same seed."""
+    theirs = {_cell(row) for row in rows if row["host"].startswith(LIGHTLY)}
+    return [row for row in rows if _cell(row) in theirs]
+
+
+def lightly(rows: list[Row]) -> str:
+    """Methods beside lightly's examples of them, and how often which is ahead."""
+    theirs = {_cell(row): row for row in rows if row["host"].startswith(LIGHTLY)}
+    lines, ahead = [], dict.fromkeys(PROTOCOLS, 0)
+    for (data, host, minutes), mine in by((row for row in rows if row not in theirs.values()), "data", "host", "minutes"):
+        both = mine, [theirs[_cell(row)] for row in mine]
+        seen = (f"{statistics.median(values(found, 'samples_seen')):,.0f}" for found in both)
+        lines.append([data, host, f"{minutes:g}", *(pair(found, PROTOCOLS, "run") for found in both), *seen])
+        for protocol in PROTOCOLS:
+            own, other = (statistics.fmean(values(found, f"{protocol} run")) for found in both)
+            ahead[protocol] += own > other
+    head = ["set", "method", "minutes", "tacit", "lightly", "images seen", "by lightly"]
+    told = f"Ahead of lightly in {ahead['knn']} of {len(lines)} rows by k-NN, in {ahead['linear']} by the linear probe."
+    return f"{table(head, lines)}\n\n{told}"
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    return row["host"].removeprefix(LIGHTLY), *(row[name] for name in ("data", "minutes", "seed", "threads"))
+
+
 def shortest(content: dict[str, Any], rows: list[Row]) -> str:
     """The runs of the fewest minutes among these, set by set and method by method, beside both baselines."""
     rows = [row for row in rows if row["part"] == "minutes"]
@@ -130,8 +159,6 @@ def counts(rows: list[Row]) -> str:
     lines = []
     for (host, minutes), mine in sorted(by(rows, "host", "minutes")):
         sets = by(mine, "data")
-        if not any("knn untrained" in row for row in mine):
-            continue  # an example of others has no baselines of its own
         above = [
             sum(
                 not stopped(found) and not any(behind(found, protocol, other) for other in ("untrained", "input"))
