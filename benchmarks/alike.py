@@ -5,9 +5,10 @@ and number of images.
 
 DATA is the folder that the sets lie in; `views.py` says how the others' environment is made. Both sides are trained on the same
 part of a set, in float32, at a constant rate and without a warm-up, as the examples are, and judged by the same protocols.
-What still differs: draws and first weights, how an image is resampled, and that SimCLR's views go through the network together
-here and one after the other there. Adds to `benchmarks/results/alike.json` run by run and repeats none that is there; `python
-docs/generated.py` puts the table into `docs/results.md`.
+What still differs: draws and first weights, how an image is resampled, that blur is in proportion to the view here (0.3 of 32
+pixels at the most) and up to 2 pixels there, that views of one size go through the network together here and one after the
+other there, and that the head of DINO's teacher starts from values of its own there. Adds to `benchmarks/results/alike.json`
+run by run and repeats none that is there; `python docs/generated.py` puts the table into `docs/results.md`.
 """
 
 from __future__ import annotations

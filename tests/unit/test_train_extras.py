@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +43,27 @@ def test_a_probe_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(TacitError, match="channel"):
         run(tmp_path / "run", probe="sample:bccd_cells")
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_a_run_bring_its_encoder_along_unless_another_is_named(plain: Path, tmp_path: Path) -> None:
+    steps: dict[str, Any] = {"steps": 2, "device": "cpu"}
+    options = {"precision": "float32", "batch": 64, "init": str(plain)}
+    begun = tacit.pretrain("simclr", SAMPLE, out=tmp_path / "run", options=options, **steps)
+    assert begun.config["train"]["encoder"] == "vit-micro/4"  # `auto` would take a residual network
+    (said,) = re.findall(r"(\d+) of (\d+) tensors", (tmp_path / "run/log.txt").read_text())
+    assert said[0] == said[1]
+    with pytest.raises(TacitError, match="choose the encoder that they were trained with"):
+        tacit.pretrain("simclr", SAMPLE, out=tmp_path / "other", options=options | {"encoder": "resnet-mini"}, **steps)
+
+
+def test_a_run_whose_encoder_is_code_that_nobody_named_is_not_gone_on_from(plain: Path, tmp_path: Path) -> None:
+    odd, code = tmp_path / "odd", tmp_path / "code.py"
+    shutil.copytree(plain, odd)
+    code.write_text("raise SystemExit('executed')")
+    config = odd / "config.toml"
+    config.write_text(config.read_text().replace('"vit-micro/4"', f'"{code}:Made"'))
+    with pytest.raises(TacitError, match="TACIT_TRUST_CODE"):
+        tacit.pretrain("simclr", SAMPLE, out=tmp_path / "run", options={"init": str(odd)}, steps=2, device="cpu")
 
 
 def test_recomputed_activations_give_the_same_gradients() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tacit.methods.registry import method as method_class
 from tacit.train import needs as runs
 from tacit.train import ranks, trust
 from tacit.train.config import Training
+from tacit.train.folder import RunFolder
 from tacit.train.machine import pick_device
 from tacit.train.needs import Need, Needs
 from tacit.train.recipe import QUICK_MINUTES, Recipe, resolve
@@ -165,7 +167,16 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
         lambda: time.monotonic() - start,
     )
     inherited = method.inherits({name: need.config["method"] | need.config["train"] for name, need in needs.items()})
-    return resolve(request.recipe, situation, request.given, inherited)
+    return resolve(request.recipe, situation, request.given, inherited | _encoder_of(request.given))
+
+
+def _encoder_of(given: Mapping[str, Any]) -> dict[str, str]:
+    """The encoder of the run whose weights this one starts from, where nobody names another."""
+    if "encoder" in given or not given.get("init") or not (folder := RunFolder(given["init"])).config.is_file():
+        return {}
+    encoder = folder.read_config()["train"]["encoder"]
+    trust.require(encoder, folder.path)
+    return {"encoder": encoder}
 
 
 def training_part(collection: Collection) -> Collection:
