@@ -14,8 +14,12 @@ import torch
 
 import tacit
 from tacit.core.errors import TacitError
+from tacit.data.spec import Spec
+from tacit.methods.registry import method
 from tacit.nn import build
 from tacit.train.folder import read_table
+from tacit.train.recipe import resolve
+from tacit.train.situation import Budget, Situation
 
 SAMPLE = "sample:fashion_mnist_sprite"
 OPTIONS: dict[str, Any] = {"precision": "float32", "batch": 64, "size": 16, "encoder": "vit-micro/4"}
@@ -54,6 +58,23 @@ def test_weights_of_a_run_bring_its_encoder_along_unless_another_is_named(plain:
     assert said[0] == said[1]
     with pytest.raises(TacitError, match="choose the encoder that they were trained with"):
         tacit.pretrain("simclr", SAMPLE, out=tmp_path / "other", options=options | {"encoder": "resnet-mini"}, **steps)
+
+
+def test_rates_are_gentle_only_after_a_run_that_saw_far_more_samples_and_with_weights_of_a_file(plain: Path) -> None:
+    seen: Any = SimpleNamespace(samples=900, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+
+    def taken(init: Path | None, batch: int) -> tuple[float, float]:
+        spec, given = Spec("image", 1, (28, 28)), {"precision": "float32", "batch": batch, "encoder": "vit-micro/4"}
+        situation = Situation(method("simclr"), spec, seen, None, Budget(steps=1), "cpu", measure=lambda o, t: 1.0)
+        training = resolve("auto", situation, given | ({"init": str(init)} if init else {})).training
+        return training.lr, training.layer_decay
+
+    def gentle(batch: int) -> Any:
+        return pytest.approx(0.3 * taken(None, batch)[0]), 0.75
+
+    assert taken(plain, 64) == taken(None, 64)  # `plain` saw four times 64 samples
+    assert taken(plain, 32) == gentle(32)
+    assert taken(plain / "encoder.safetensors", 64) == gentle(64)
 
 
 def test_a_run_whose_encoder_is_code_that_nobody_named_is_not_gone_on_from(plain: Path, tmp_path: Path) -> None:

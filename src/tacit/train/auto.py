@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from tacit.core.errors import TacitError
 from tacit.data.kinds.kind import useful_side
 from tacit.methods.method import Chosen
 from tacit.train.fits import fit_of
+from tacit.train.folder import RunFolder
 from tacit.train.schedule import scaled
 from tacit.train.situation import Situation
 
@@ -30,6 +32,9 @@ HELD_BACK = "a tenth, 512 at most (256 in a brief run), 64 at least where a quar
 
 USUAL_RATES = {"sgd": 0.06, "lars": 0.3, "lars-simclr": 0.3}
 """Per 256 samples, where somebody asks for another optimiser than the method's own: AdamW's rates are no use to these."""
+
+MUCH_MORE = 4
+"""An earlier run that saw so many times as many samples taught its encoder what this one must not undo."""
 
 ENOUGH_STEPS = 1000
 """Below this many steps a smaller batch is worth more than more negatives."""
@@ -61,16 +66,25 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     rules = now.method.auto(now.facts(chosen, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
         rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
-    return chosen | rules | (_gentle(rules) if now.training.get("init") else {})
+    return chosen | rules | _gentle(now.training.get("init", ""), rules, steps * chosen["train.batch"].value)
 
 
-def _gentle(rules: dict[str, Chosen]) -> dict[str, Chosen]:
-    """What suits an encoder that has learned before: published rates wipe out what it knows."""
+def _gentle(init: str, rules: dict[str, Chosen], seen: int) -> dict[str, Chosen]:
+    """What suits an encoder that has learned much more than this run of so many samples will teach it.
+
+    The usual rates wipe out what it knows; after a run as short as this one they are what it still learns by.
+    """
+    if not init or ((run := RunFolder(init)).config.is_file() and _samples(run.read_config()["train"]) <= MUCH_MORE * seen):
+        return {}
     rate = rules["train.lr"]
     return {
-        "train.lr": Chosen(0.3 * rate.value, f"a third of {rate.reason}: the encoder has learned before"),
-        "train.layer_decay": Chosen(0.75, "the encoder has learned before, its lower layers most"),
+        "train.lr": Chosen(0.3 * rate.value, f"a third of {rate.reason}: the encoder has learned long before"),
+        "train.layer_decay": Chosen(0.75, "the encoder has learned long before, its lower layers most"),
     }
+
+
+def _samples(training: dict[str, Any]) -> int:
+    return training["steps"] * training["batch"]
 
 
 def _said(now: Situation, name: str) -> Chosen | None:
