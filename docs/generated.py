@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))  # whose scripts know how to table 
 import layout  # noqa: E402
 
 PAIRED = (
-    "startup", "views", "steps", "peers", "embed", "index", "store", "clips", "inputs", "grouping", "masking", "knn", "probe",
-    "memory",
+    "startup", "views", "steps", "peers", "waiting", "embed", "index", "store", "clips", "inputs", "grouping", "masking", "knn",
+    "probe", "memory",
 )  # fmt: skip
 """Scripts of `benchmarks/` whose results have rows for the table of speed, in the order in which they stand there."""
 
