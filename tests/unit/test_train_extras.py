@@ -58,6 +58,8 @@ def test_weights_of_a_run_bring_its_encoder_along_unless_another_is_named(plain:
     assert said[0] == said[1]
     with pytest.raises(TacitError, match="choose the encoder that they were trained with"):
         tacit.pretrain("simclr", SAMPLE, out=tmp_path / "other", options=options | {"encoder": "resnet-mini"}, **steps)
+    with pytest.raises(TacitError, match="init"):
+        tacit.pretrain("simclr", SAMPLE, out=tmp_path / "other", options=options | {"init": 3}, **steps)
 
 
 def test_rates_are_gentle_only_after_a_run_that_saw_far_more_samples_and_with_weights_of_a_file(plain: Path) -> None:

@@ -66,7 +66,7 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     rules = now.method.auto(now.facts(chosen, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
         rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
-    return chosen | rules | _gentle(now.training.get("init", ""), rules, steps * chosen["train.batch"].value)
+    return chosen | rules | _gentle(str(now.training.get("init") or ""), rules, steps * chosen["train.batch"].value)
 
 
 def _gentle(init: str, rules: dict[str, Chosen], seen: int) -> dict[str, Chosen]:

@@ -167,12 +167,13 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
         lambda: time.monotonic() - start,
     )
     inherited = method.inherits({name: need.config["method"] | need.config["train"] for name, need in needs.items()})
-    return resolve(request.recipe, situation, request.given, inherited | _encoder_of(request.given))
+    return resolve(request.recipe, situation, request.given, _encoder_of(request.given) | inherited)
 
 
 def _encoder_of(given: Mapping[str, Any]) -> dict[str, str]:
     """The encoder of the run whose weights this one starts from, where nobody names another."""
-    if "encoder" in given or not given.get("init") or not (folder := RunFolder(given["init"])).config.is_file():
+    init = given.get("init")
+    if not init or "encoder" in given or not (folder := RunFolder(str(init))).config.is_file():
         return {}
     encoder = folder.read_config()["train"]["encoder"]
     trust.require(encoder, folder.path)
