@@ -92,6 +92,8 @@ def panel(data: str, rows: list[dict[str, Any]], x: float, y: float) -> str:
         colour, dash = style(name)
         spots = [place(*point) for point in points]
         path = " L".join(f"{a:.1f} {b:.1f}" for a, b in spots)
+        if len(spots) == 1 and name in ("untrained", "raw pixels"):  # as good after any number of minutes
+            path += f" h{inner}"
         out.append(f'<path d="M{path}" stroke="{colour}"{dash}/>')
         if not dash or name == "supervised":
             out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in spots]
