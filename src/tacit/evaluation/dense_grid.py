@@ -14,6 +14,7 @@ from tacit.data.spec import Batch, Spec
 from tacit.evaluation.dense_reader import Tokens
 from tacit.nn.convnet import ConvNet
 from tacit.nn.encoder import Encoder
+from tacit.nn.layout import channels_last
 from tacit.nn.swin3d import Swin3D
 from tacit.views.normalise import statistics
 from tacit.views.volume import to_unit
@@ -155,14 +156,14 @@ def maps(encoder: Encoder, x: Tensor) -> list[Tensor]:
     """
     if isinstance(encoder, Swin3D | ConvNet):
         names = encoder.maps if isinstance(encoder, Swin3D) else list(encoder.counts)
-        taps = encoder(x, taps=names).taps
+        taps = encoder(channels_last(x), taps=names).taps
         return [taps[name] for name in names]
     return [_as_map(encoder, x)]
 
 
 def _as_map(encoder: Encoder, x: Tensor) -> Tensor:
     """The tokens as a map `[B, D, *grid]`."""
-    tokens, grid = encoder(x).tokens, encoder.grid(x.shape[2:])
+    tokens, grid = encoder(channels_last(x)).tokens, encoder.grid(x.shape[2:])
     if len(grid) != x.ndim - 2 or math.prod(grid) != tokens.shape[1]:
         raise TacitError(
             f"this encoder has no tokens that lie on a grid over its input ({tokens.shape[1]} tokens, a grid of {list(grid)}); "
