@@ -32,7 +32,9 @@ def main() -> None:
             run = tacit.pretrain("simclr", data, out=Path(place) / f"run-{side}", minutes=minutes, options=options)
             *whole, _ = read_table(RunFolder(run.path).speed)["share_waiting"]
             what = f"waiting for data: simclr, resnet-mini at {side} pixels, batch {BATCH}, from a store"
-            rows.append(row(what, "the steps of a run, whole", [share for share in whole if share is not None], most=0.03))
+            rows.append(
+                row(what, "the steps of a run, whole", [100 * share for share in whole if share is not None], most=3, unit="%")
+            )
     keep("waiting", {"rows": rows})
 
 
