@@ -113,8 +113,9 @@ def budgets(rows: list[Row], limit: str, unit: str) -> str:
 
 def beside_lightly(rows: list[Row]) -> list[Row]:
     """Lightly's examples, and the runs of the same methods on the same sets with as many minutes, threads and the same seed."""
-    theirs = {_cell(row) for row in rows if row["host"].startswith(LIGHTLY)}
-    return [row for row in rows if _cell(row) in theirs]
+    ended = [row for row in rows if "stopped" not in row]
+    sides = Counter(_cell(row) for row in ended)
+    return [row for row in ended if sides[_cell(row)] == 2]
 
 
 def lightly(rows: list[Row]) -> str:
