@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from quality_table import by, values
+from quality_table import LIGHTLY, by, values
 
 PICTURE = Path(__file__).parents[1] / "docs/images/quality.svg"
 COLOURS = {"simclr": "#2563eb", "moco-v3": "#0d9488", "dino": "#c2410c", "mae": "#7c3aed"}
@@ -97,15 +97,15 @@ def panel(data: str, rows: list[dict[str, Any]], x: float, y: float) -> str:
         out.append(f'<path d="M{path}" stroke="{colour}"{dash}/>')
         if not dash or name == "supervised":
             out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in spots]
-        elif name.startswith("lightly"):
+        elif name.startswith(LIGHTLY):
             out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="white" stroke="{colour}"/>' for a, b in spots]
     return "\n".join(out)
 
 
 def style(name: str) -> tuple[str, str]:
     """Colour, and the attribute of a dashed line."""
-    colour, dash = LINES.get(name, (COLOURS.get(name.removeprefix("lightly "), "#1f2328"), ""))
-    dash = "4 3" if name.startswith("lightly ") else dash
+    colour, dash = LINES.get(name, (COLOURS.get(name.removeprefix(LIGHTLY), "#1f2328"), ""))
+    dash = "4 3" if name.startswith(LIGHTLY) else dash
     return colour, f' stroke-dasharray="{dash}"' if dash else ""
 
 
@@ -113,7 +113,7 @@ def legend(y: float) -> str:
     """What the lines are."""
     out, x = [], float(LEFT)
     for name in (*COLOURS, *LINES, "lightly's example"):
-        colour, dash = style("lightly " if name.startswith("lightly") else name)
+        colour, dash = style(LIGHTLY if name.startswith("lightly") else name)
         out.append(f'<path d="M{x} {y - 4}H{x + 28}" stroke="{colour}"{dash}/><text x="{x + 34}" y="{y}">{name}</text>')
         x += 60 + 6.5 * len(name)
     return "\n".join(out)

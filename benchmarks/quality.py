@@ -32,7 +32,7 @@ import torch
 from cells import ENCODERS, Cells, Row, attempted, figures, measured, place, title, trained
 from chart import PICTURE, chart
 from pairs import RESULTS
-from quality_table import tables
+from quality_table import LIGHTLY, tables
 from supervised import supervised, with_labels
 
 from tacit.core import files
@@ -91,7 +91,7 @@ class Sets:
 
 def peer(cell: Row, sets: Sets, python: str) -> Row:
     """An example of lightly's, for as many minutes."""
-    method = cell["host"].removeprefix("lightly ")
+    method = cell["host"].removeprefix(LIGHTLY)
     largest = 32 if cell["minutes"] <= 4 and method != "mae" else 64  # as `auto` has it on a processor
     given = {name: cell[name] for name in ("minutes", "seed", "threads")}
     return taught(sets, cell["data"], python, method, **given, largest=largest)
@@ -125,9 +125,9 @@ def from_weights(cell: Row, sets: Sets, runs: Path) -> Row:
     """A run that starts from the weights of one on another set, which took as many minutes."""
     with place(runs, title(began(cell, cell["start"]))) as out:
         first, _ = trained(cell["host"], sets(cell["start"]), out, {"seed": cell["seed"]}, minutes=cell["minutes"])
-        encoder, size = (first.config["train"][name] for name in ("encoder", "size"))  # `auto` might take others for this set
-        views = {"size": size} if "/" in encoder else {}  # as many patches
-        return measured(cell, sets(cell["data"]), init=str(out), encoder=encoder, **views)
+        encoder, size = (first.config["train"][name] for name in ("encoder", "size"))
+        views = {"size": size} if "/" in encoder else {}  # as many patches; the encoder comes with the weights
+        return measured(cell, sets(cell["data"]), init=str(out), **views)
 
 
 def from_labels(cell: Row, sets: Sets, runs: Path) -> Row:
@@ -151,7 +151,7 @@ def from_labels(cell: Row, sets: Sets, runs: Path) -> Row:
 
 def cells(asked: argparse.Namespace) -> Iterator[Row]:
     """What was asked for, seed by seed."""
-    hosts = [*asked.hosts, *(f"lightly {name}" for name in PEERS if asked.peers and asked.part == "minutes")]
+    hosts = [*asked.hosts, *(f"{LIGHTLY}{name}" for name in PEERS if asked.peers and asked.part == "minutes")]
     limit = "samples" if asked.part == "samples" else "minutes"
     for seed, most, data, host in product(asked.seeds, getattr(asked, limit), asked.sets, hosts):
         cell = {"part": asked.part, "data": data, "host": host, limit: most, "seed": seed, "threads": asked.threads}
@@ -165,7 +165,7 @@ def cells(asked: argparse.Namespace) -> Iterator[Row]:
 
 def measure_cell(cell: Row, sets: Sets, asked: argparse.Namespace, made: Path) -> Row:
     """What is to be known of a cell."""
-    if cell["host"].startswith("lightly "):
+    if cell["host"].startswith(LIGHTLY):
         return peer(cell, sets, asked.peers)
     if cell["part"] == "init":
         return from_weights(cell, sets, asked.runs or made / "runs")

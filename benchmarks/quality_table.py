@@ -121,8 +121,9 @@ def beside_lightly(rows: list[Row]) -> list[Row]:
 def lightly(rows: list[Row]) -> str:
     """Methods beside lightly's examples of them, and how often which is ahead."""
     theirs = {_cell(row): row for row in rows if row["host"].startswith(LIGHTLY)}
+    ours = [row for row in rows if not row["host"].startswith(LIGHTLY)]
     lines, ahead = [], dict.fromkeys(PROTOCOLS, 0)
-    for (data, host, minutes), mine in by((row for row in rows if row not in theirs.values()), "data", "host", "minutes"):
+    for (data, host, minutes), mine in by(ours, "data", "host", "minutes"):
         both = mine, [theirs[_cell(row)] for row in mine]
         seen = (f"{statistics.median(values(found, 'samples_seen')):,.0f}" for found in both)
         lines.append([data, host, f"{minutes:g}", *(pair(found, PROTOCOLS, "run") for found in both), *seen])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from tacit.core.errors import TacitError
 from tacit.data.kinds.kind import useful_side
 from tacit.methods.method import Chosen
 from tacit.train.fits import fit_of
-from tacit.train.folder import RunFolder
+from tacit.train.folder import training_of
 from tacit.train.schedule import scaled
 from tacit.train.situation import Situation
 
@@ -66,25 +65,22 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     rules = now.method.auto(now.facts(chosen, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
         rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
-    return chosen | rules | _gentle(str(now.training.get("init") or ""), rules, steps * chosen["train.batch"].value)
+    return chosen | rules | _gentle(now.training.get("init"), rules, steps * chosen["train.batch"].value)
 
 
-def _gentle(init: str, rules: dict[str, Chosen], seen: int) -> dict[str, Chosen]:
+def _gentle(init: object, rules: dict[str, Chosen], seen: int) -> dict[str, Chosen]:
     """What suits an encoder that has learned much more than this run of so many samples will teach it.
 
     The usual rates wipe out what it knows; after a run as short as this one they are what it still learns by.
     """
-    if not init or ((run := RunFolder(init)).config.is_file() and _samples(run.read_config()["train"]) <= MUCH_MORE * seen):
+    earlier = training_of(init)
+    if not init or (earlier and earlier["steps"] * earlier["batch"] <= MUCH_MORE * seen):
         return {}
     rate = rules["train.lr"]
     return {
         "train.lr": Chosen(0.3 * rate.value, f"a third of {rate.reason}: the encoder has learned long before"),
         "train.layer_decay": Chosen(0.75, "the encoder has learned long before, its lower layers most"),
     }
-
-
-def _samples(training: dict[str, Any]) -> int:
-    return training["steps"] * training["batch"]
 
 
 def _said(now: Situation, name: str) -> Chosen | None:

@@ -223,3 +223,10 @@ def _text(value: float | int | None) -> str:
 
 def _cell(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii") if any(c in text for c in "\t\n\r\\") else text
+
+
+def training_of(weights: object) -> dict[str, Any]:
+    """How the run was trained whose folder these weights are; empty where there are none, or they are those of a file."""
+    if not weights or not (folder := RunFolder(str(weights))).config.is_file():
+        return {}
+    return folder.read_config()["train"]

@@ -23,7 +23,7 @@ from tacit.methods.registry import method as method_class
 from tacit.train import needs as runs
 from tacit.train import ranks, trust
 from tacit.train.config import Training
-from tacit.train.folder import RunFolder
+from tacit.train.folder import training_of
 from tacit.train.machine import pick_device
 from tacit.train.needs import Need, Needs
 from tacit.train.recipe import QUICK_MINUTES, Recipe, resolve
@@ -172,12 +172,10 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
 
 def _encoder_of(given: Mapping[str, Any]) -> dict[str, str]:
     """The encoder of the run whose weights this one starts from, where nobody names another."""
-    init = given.get("init")
-    if not init or "encoder" in given or not (folder := RunFolder(str(init))).config.is_file():
+    if "encoder" in given or not (earlier := training_of(given.get("init"))):
         return {}
-    encoder = folder.read_config()["train"]["encoder"]
-    trust.require(encoder, folder.path)
-    return {"encoder": encoder}
+    trust.require(earlier["encoder"], given["init"])
+    return {"encoder": earlier["encoder"]}
 
 
 def training_part(collection: Collection) -> Collection:
