@@ -141,7 +141,7 @@ def of_speeds(run: tacit.Run, data: str, seed: int) -> dict[str, float]:
 
 
 def run(options: dict[str, Any], figures: Figures = of_films, films: str = "all") -> Run:
-    name, steps = ("rspnet", 800) if options["encoder"] == "r3d-mini" else ("child-video", 2000)
+    name, steps = ("rspnet", 800) if options["encoder"] == "r3d-mini" else ("child-video", 6000)
     return Run(name, f"moving_garments/{films}.csv", {"steps": steps}, options, figures)
 
 

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from tacit.core.errors import TacitError
 from tacit.data.kinds import formats
-from tacit.data.kinds.formats import ome_zarr, planes, zarr_files
+from tacit.data.kinds.formats import ome_zarr, planes, zarr_files, zarr_words
 from tacit.data.measure import measure
 from tacit.data.open import open_data
 from tacit.data.payload import Limits, Unreadable
@@ -135,6 +135,89 @@ def test_one_store_and_a_table_of_stores_are_data(tmp_path):
     os.utime(tmp_path / "a.zarr", (2, 2))
     with pytest.raises(Unreadable, match="changed since"):
         found.decode(0)
+
+
+def plate(path, version: Any, wells=("A/1", "B/2"), fields=2):
+    """A plate whose wells have so many pictures each, the first all of ones, the next all of twos, and so on."""
+
+    def said(group, words):
+        group.attrs.update(words if version == 2 else {"ome": {"version": "0.5", **words}})
+
+    root = zarr.open_group(path, mode="w", zarr_format=version)
+    said(root, {"plate": {"wells": [{"path": well} for well in wells], "field_count": fields}})
+    for number, well in enumerate(wells):
+        said(root.require_group(well), {"well": {"images": [{"path": str(field)} for field in range(fields)]}})
+        for field in range(fields):
+            values = np.full((1, 2, 1, 16, 16), 1 + number * fields + field, np.uint16)
+            ome(path / well / str(field), values, "tczyx", version, STAINS[:2])
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_fields_of_a_plates_wells_are_samples(tmp_path, version):
+    path = plate(tmp_path / "p.zarr", version)
+    expected = [f"p.zarr/{each}" for each in ("A/1/0", "A/1/1", "B/2/0", "B/2/1")]
+    for data, paths in (
+        (tmp_path, expected),
+        (path, [str(tmp_path / each) for each in expected]),
+        (path / "B/2", [str(tmp_path / each) for each in expected[2:]]),
+        (path / "B/2/1", [str(tmp_path / expected[3])]),
+    ):
+        found = open_data(data)
+        assert (found.kind.name, found.form.names) == ("channels", STAINS[:2])
+        assert found.index.table["path"].to_pylist() == paths
+        assert [found.decode(row).max() for row in range(len(found))] == [1 + expected.index(p[-12:]) for p in paths]
+
+
+def test_a_table_gives_labels_to_fields_of_a_plate_and_a_plate_by_itself_is_refused(tmp_path):
+    plate(tmp_path / "p.zarr", 3)
+    (tmp_path / "wells.csv").write_text("path,label\np.zarr/A/1/0,dose\np.zarr/B/2/1,none\np.zarr,none\np.zarr/A/1/7,none\n")
+    found = open_data(tmp_path / "wells.csv")
+    assert found.kind.name == "channels"
+    assert [found.decode(row).max() for row in range(2)] == [1, 4]
+    with pytest.raises(Unreadable, match=r"a plate of many pictures: name each \(plate.zarr/A/1/0\)"):
+        found.decode(2)
+    with pytest.raises(Unreadable, match="no such file"):
+        found.decode(3)
+
+
+def test_plates_are_listed_anew_when_they_change_and_are_no_classes_where_there_is_one(tmp_path):
+    path = plate(tmp_path / "p.zarr", 2, wells=("A/1",), fields=1)
+    past = os.stat(path).st_mtime - 100
+    for each in (tmp_path, path, path / "A/1/0"):
+        os.utime(each, (past, past))
+    assert len(open_data(tmp_path)) == len(open_data(tmp_path)) == 1
+    plate(path, 2, wells=("A/1", "B/2"), fields=1)
+    found = open_data(tmp_path)
+    assert len(found) == 2
+    assert "class" not in found.description
+
+
+def test_what_a_plate_lists_and_lacks_is_a_sample_that_cannot_be_read(tmp_path):
+    path = changed(plate(tmp_path / "p.zarr", 2), "B/2/.zattrs", well={"images": [{"path": "0"}, {"path": "5"}]})
+    (path / "A/1/.zattrs").write_text("{")
+    found = open_data(tmp_path)
+    assert found.index.table["path"].to_pylist() == ["p.zarr/A/1", "p.zarr/B/2/0", "p.zarr/B/2/5"]
+    assert found.decode(1).max() == 3
+    for row, reason in ((0, "JSONDecodeError"), (2, "no such file")):
+        with pytest.raises(Unreadable, match=reason):
+            found.decode(row)
+
+
+@pytest.mark.parametrize("wells", [["../p2.zarr"], [".."], ["/etc"], ["A//1"], [{"path": "A/1"}, 3], {"path": 3}, 7, "A/1"])
+def test_a_plate_leads_nowhere_but_into_itself(tmp_path, wells):
+    listed = [{"path": each} if isinstance(each, str) else each for each in wells] if isinstance(wells, list) else wells
+    path = changed(plate(tmp_path / "p.zarr", 2), ".zattrs", plate={"wells": listed})
+    assert zarr_words.pictures(path) == []
+    with pytest.raises(Unreadable, match="plate"):
+        planes.header(path)
+
+
+def test_series_that_bioformats2raw_wrapped_are_samples(tmp_path):
+    zarr.open_group(tmp_path / "w.zarr", mode="w", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    for number in range(3):
+        ome(tmp_path / f"w.zarr/{number}", VALUES[None, :, None], "tczyx", 2, STAINS)
+    assert open_data(tmp_path).index.table["path"].to_pylist() == ["w.zarr/0", "w.zarr/1", "w.zarr/2"]
 
 
 def changed(path, name, **words):

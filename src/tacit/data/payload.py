@@ -13,13 +13,18 @@ Payload = bytes | np.ndarray | Path
 """The bytes of a file, an array, or where a file lies on this machine."""
 
 
-FOLDERS = frozenset({".zarr"})
-"""Folders with these extensions are samples as a whole: what lies in them is not listed."""
+STORE = ".zarr"
+"""Folders with this extension are samples as a whole, or plates of them: files that lie in them are not listed."""
 
 
 def is_store(payload: object) -> TypeGuard[Path]:
-    """Whether this is a folder whose name says that it is one."""
-    return isinstance(payload, Path) and payload.suffix.lower() in FOLDERS and os.path.isdir(payload)
+    """Whether this is a folder whose name says that it is one, or a folder in such a one: a picture of a plate."""
+    return isinstance(payload, Path) and in_store(f"{payload}/") and os.path.isdir(payload)
+
+
+def in_store(path: str) -> bool:
+    """Whether a path goes through a folder whose name says that it is a store."""
+    return f"{STORE}/" in path.lower()
 
 
 class Unreadable(Exception):

@@ -209,10 +209,10 @@ def _separate(payload: Payload, name: str, limits: Limits) -> dict[str, _One]:
 
 def _is_single(path: Path) -> bool:
     """Whether a file has one channel, or is no file of several at all."""
-    if path.suffix.lower() not in planes.EXTENSIONS:
-        return True
     if is_store(path):
         return False
+    if path.suffix.lower() not in planes.EXTENSIONS:
+        return True
     try:
         return len(planes.header(path).names) == 1
     except Unreadable:

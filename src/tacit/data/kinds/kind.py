@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tacit.core.errors import TacitError, nearest
-from tacit.data.payload import Limits, Payload, Unreadable
+from tacit.data.payload import STORE, Limits, Payload, Unreadable, in_store
 from tacit.data.window import Part, Window
 
 if TYPE_CHECKING:
@@ -183,8 +183,12 @@ def endings() -> tuple[str, ...]:
 
 
 def ending(name: str) -> str:
-    """The extension of a file's name, in small letters: `.tif`. For very many names a `Path` of each would take too long."""
-    return os.path.splitext(name)[1].lower()
+    """The extension of a file's name, in small letters: `.tif`; for `plate.zarr/A/1/0` that of the folder.
+
+    For very many names a `Path` of each would take too long.
+    """
+    found = os.path.splitext(name)[1].lower()
+    return STORE if not found and in_store(name) else found
 
 
 def empty_and_alike(survey: Survey, what: str) -> list[str]:

@@ -16,7 +16,7 @@ from tacit.data.sources.arrays import open_arrays
 from tacit.data.sources.dataset import is_dataset, open_dataset
 from tacit.data.sources.folder import open_folder
 from tacit.data.sources.huggingface import is_saved, open_saved
-from tacit.data.sources.listed import open_list, open_text
+from tacit.data.sources.listed import open_list, open_store, open_text
 from tacit.data.sources.place import Place
 from tacit.data.sources.shards import expanded, open_shards
 from tacit.data.sources.source import Source
@@ -58,7 +58,7 @@ def _at(place: Place, text: str, kind: str | None, columns: Mapping[str, str] | 
     if "{" in text and not place.exists():
         return open_shards([Place.of(part) for part in expanded(text)], kind)
     if place.is_store():
-        return open_list([str(place)])
+        return open_store(place)
     if place.is_folder():
         return _folder(place, kind, columns)
     if place.is_file():

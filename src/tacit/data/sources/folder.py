@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from tacit.core.errors import TacitError
 from tacit.data.cache import keep_table, kept_table
 from tacit.data.index import spread
+from tacit.data.kinds.formats.zarr_words import pictures
 from tacit.data.kinds.kind import Kind, kind_named, recognised
-from tacit.data.payload import Limits, Payload, Unreadable, is_store
+from tacit.data.payload import STORE, Limits, Payload, Unreadable, is_store
 from tacit.data.sources.masks import set_apart
 from tacit.data.sources.place import Place, facts_of
 from tacit.data.sources.source import Read, Source
@@ -53,8 +54,7 @@ def open_folder(place: Place, kind: str | None) -> Source:
     if not len(listed):
         raise TacitError(f"the folder {place} has no files: give a folder with samples in it, or below it")
     chosen, why = _kind(place, listed, kind)
-    pattern = r"(?i)\.(" + "|".join(re.escape(e[1:]) for e in sorted(chosen.extensions())) + r")$"
-    fitting = pc.match_substring_regex(listed["path"], pattern)
+    fitting = pc.match_substring_regex(listed["path"], _pattern(chosen.extensions()))
     others = len(listed) - pc.sum(fitting).as_py()
     table = _gathered(listed.filter(fitting), chosen.together)
     if not len(table):
@@ -122,6 +122,11 @@ def _kind(place: Place, listed: pa.Table, kind: str | None) -> tuple[Kind, str]:
     return chosen, why
 
 
+def _pattern(extensions: Iterable[str]) -> str:
+    """What paths of files with these extensions look like, and those of pictures in such folders."""
+    return r"(?i)\.(" + "|".join(re.escape(e[1:]) + "(/.+)?" * (e == STORE) for e in sorted(extensions)) + ")$"
+
+
 def _gathered(table: pa.Table, together: frozenset[str]) -> pa.Table:
     """Of the files with these extensions, the first in every folder stands for all of them: they are one sample."""
     if not together:
@@ -187,10 +192,16 @@ def _local_listing(root: str) -> pa.Table:
 def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
     """All regular files in sorted order, and all folders with their times. No folder is entered twice."""
     paths: list[str] = []
-    sizes: list[int] = []
-    times: list[int] = []
+    sizes: list[int | None] = []
+    times: list[int | None] = []
     folders: dict[str, int] = {}
     seen: set[tuple[int, int]] = set()
+
+    def keep(path: str, facts: os.stat_result | None) -> None:
+        paths.append(escaped(path))
+        sizes.append(facts and facts.st_size)
+        times.append(facts and facts.st_mtime_ns)
+
     # Links are followed after everything else, so that a folder is listed under its own name where it has one here.
     waiting, links = [""], []
     while waiting or links:
@@ -213,11 +224,13 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
             if name.startswith(".") or name == "__MACOSX":
                 continue
             try:
-                if entry.is_file() or is_store(Path(entry)):
-                    found = entry.stat()
-                    paths.append(escaped(prefix + name))
-                    sizes.append(found.st_size)
-                    times.append(found.st_mtime_ns)
+                store = not entry.is_file() and is_store(Path(entry))
+                if store and (several := pictures(Path(entry))):
+                    folders[prefix + name] = entry.stat().st_mtime_ns
+                    for each in several:
+                        keep(f"{prefix}{name}/{each}", _facts(os.path.join(entry.path, each)))
+                elif store or entry.is_file():
+                    keep(prefix + name, entry.stat())
                 elif entry.is_dir():
                     (links if entry.is_symlink() else deeper).append(prefix + name)
             except OSError:  # A link to nowhere or to itself.
@@ -226,6 +239,14 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
         links.sort(reverse=True)
     table = pa.table([paths, sizes, times], schema=LISTED)
     return table.take(pc.sort_indices(table, [("path", "ascending")])), folders
+
+
+def _facts(path: str) -> os.stat_result | None:
+    """None of what is not there: a plate may list more than it has."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _remember(name: str, table: pa.Table, folders: dict[str, int]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
 from tacit.core.errors import TacitError
+from tacit.data.kinds.formats.zarr_words import pictures
 from tacit.data.payload import Unreadable
 from tacit.data.sources.folder import escaped, read_files
 from tacit.data.sources.place import Place
@@ -21,6 +24,13 @@ def open_list(paths: Sequence[str | os.PathLike[str]]) -> Source:
     """Paths or URLs, relative to the working directory."""
     table = files_table(Place(""), [os.path.expanduser(os.fspath(p)) for p in paths])
     return Source(table, read_files(Place.of, table), "", f"a list of {len(paths)} paths")
+
+
+def open_store(place: Place) -> Source:
+    """A folder of this machine that is one sample, or a plate of many."""
+    several = pictures(Path(place.path))
+    source = open_list([str(place / each) for each in several] or [str(place)])
+    return replace(source, what=f"a plate of {len(several)} pictures") if several else source
 
 
 def open_text(place: Place) -> Source:

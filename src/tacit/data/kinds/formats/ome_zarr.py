@@ -6,7 +6,6 @@ that would be unpickled.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,23 +17,23 @@ import numpy as np
 
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, guarded, kept, missing, refuse_large
 from tacit.data.kinds.formats.volume import Laid, Volume, as_spacing
-from tacit.data.payload import FOLDERS, Limits, Unreadable
+from tacit.data.kinds.formats.zarr_words import SERIES, attributes_of, described
+from tacit.data.payload import STORE, Limits, Unreadable
 
 if TYPE_CHECKING:
     from zarr import Array
 
     from tacit.data.kinds.formats.zarr_files import Packing
 
-EXTENSIONS = FOLDERS
+EXTENSIONS = frozenset({STORE})
 
 CODECS = ("blosc", "gzip", "lz4", "zlib", "zstd")
 """What may pack the values."""
 
-DESCRIPTION = 1 << 24
-"""No description is longer than so many bytes."""
-
 MOST_PIECES = 1 << 14
 """So many pieces of an array are read at once: each is looked for on the disk."""
+
+EACH = "name each (plate.zarr/A/1/0), or give the plate itself, or its folder, as the data"
 
 MILLIMETRES = {"angstrom": 1e-7, "nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1e3}
 NUMBERS = re.compile(r"[<>|]([bui]1|[uif][248])|bool|u?int(8|16|32|64)|float(16|32|64)")
@@ -101,13 +100,13 @@ def _read(store: Store, order: str, part: Mapping[str, slice], limits: Limits) -
 
 def _opened(path: Path, plain: Mapping[int, str], limits: Limits) -> Store:
     """The array of a store; `plain` are the axes of one that nothing is said of, by their number."""
-    where, found = "", _described(path, "")
-    attributes = _attributes(found)
-    if "bioformats2raw.layout" in attributes:
-        where, found = "0", _described(path, "0")
-        attributes = _attributes(found)
+    where, found = "", described(path, "")
+    attributes = attributes_of(found)
+    if SERIES in attributes:
+        where, found = "0", described(path, "0")
+        attributes = attributes_of(found)
         if (path / "1").exists():
-            raise Unreadable("several pictures in one store: give each as a store of its own")
+            raise Unreadable(f"several pictures in one store: {EACH}")
     if "shape" in found:
         axes = plain.get(len(found["shape"]), "")
         if not axes:
@@ -116,13 +115,14 @@ def _opened(path: Path, plain: Mapping[int, str], limits: Limits) -> Store:
             )
         return Store(_array(path, where, found, limits), axes)
     if not attributes.get("multiscales"):
-        what = "a plate of many pictures" if "plate" in attributes else "a group without 'multiscales'"
-        raise Unreadable(f"{what}: one array, or one picture as OME-Zarr describes it, was expected")
+        if attributes.keys() & {"plate", "well"}:
+            raise Unreadable(f"a plate of many pictures: {EACH}")
+        raise Unreadable("a group without 'multiscales': one array, or one picture as OME-Zarr describes it, was expected")
     scales = attributes["multiscales"][0]
     level = scales["datasets"][0]
     where = f"{where}/{level['path']}".strip("/")
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales.get("axes", AXES)]
-    array = _array(path, where, _described(path, where), limits)
+    array = _array(path, where, described(path, where), limits)
     store = Store(
         array, "".join(str(axis["name"]).lower() for axis in axes), (), _spacing(axes, level, scales, len(array.shape))
     )
@@ -132,36 +132,6 @@ def _opened(path: Path, plain: Mapping[int, str], limits: Limits) -> Store:
         raise Unreadable(f"{store.size('t')} points in time: one was expected")
     labels = [" ".join(str(each.get("label") or "").split())[:100] for each in attributes.get("omero", {}).get("channels", [])]
     return Store(array, store.axes, tuple(labels) if all(labels) and len(labels) == store.size("c") else (), store.spacing)
-
-
-def _described(path: Path, where: str) -> dict[str, Any]:
-    """What a store says of an array or a group in it: version 3's words, or version 2's with its attributes among them."""
-    node = f"{where}/" if where else ""
-    if (found := _json(path, node + "zarr.json")) is not None:
-        return found
-    for name in (".zarray", ".zgroup"):
-        if (found := _json(path, node + name)) is not None:
-            return {**found, "attributes": _json(path, node + ".zattrs") or {}}
-    raise Unreadable(f"no Zarr array or group lies at '{where or '.'}'")
-
-
-def _attributes(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 0.5 of OME-Zarr has its words in a place of their own."""
-    attributes = found.get("attributes") or {}
-    return attributes.get("ome") or attributes
-
-
-def _json(path: Path, key: str) -> dict[str, Any] | None:
-    inside = _files().inside
-    size = inside(path, key)
-    if size is None:
-        return None
-    if size > DESCRIPTION:
-        raise Unreadable(f"'{key}' has {size:,} bytes: no description is that long")
-    found = json.loads((path / key).read_bytes())
-    if not isinstance(found, dict):
-        raise Unreadable(f"'{key}' describes nothing")
-    return found
 
 
 def _array(path: Path, where: str, found: dict[str, Any], limits: Limits) -> Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from tacit.data.kinds.formats.content import PACKED
+from tacit.data.kinds.formats.zarr_words import inside
 from tacit.data.payload import Limits, Unreadable
 
 DESCRIPTIONS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
@@ -73,22 +72,6 @@ class Files(LocalStore):
             for piece in pieces:
                 _refuse_unsound(piece.tobytes(), self.packing, self.limits)
         return found
-
-
-def inside(root: Path, key: str) -> int | None:
-    """Bytes of a file of the store; None where there is none. Links out of the store and what is no file are refused."""
-    real, base = os.path.realpath(root / key), os.path.realpath(root)
-    if os.path.commonpath([real, base]) != base:
-        raise Unreadable(f"'{key}' leads out of the store, and is not followed")
-    try:
-        facts = os.stat(real)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if stat.S_ISDIR(facts.st_mode):
-        return None
-    if not stat.S_ISREG(facts.st_mode):
-        raise Unreadable(f"'{key}' is no regular file")
-    return facts.st_size
 
 
 def _sharded(content: np.ndarray, packing: Packing) -> list[np.ndarray]:
