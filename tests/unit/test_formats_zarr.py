@@ -165,13 +165,14 @@ def test_the_fields_of_a_plates_wells_are_samples(tmp_path, version):
     ):
         found = open_data(data)
         assert (found.kind.name, found.form.names) == ("channels", STAINS[:2])
+        assert "names its 2 channel(s): DAPI, ER" in found.description
         assert found.index.table["path"].to_pylist() == paths
         assert [found.decode(row).max() for row in range(len(found))] == [1 + expected.index(p[-12:]) for p in paths]
 
 
 def test_a_table_gives_labels_to_fields_of_a_plate_and_a_plate_by_itself_is_refused(tmp_path):
     plate(tmp_path / "p.zarr", 3)
-    (tmp_path / "wells.csv").write_text("path,label\np.zarr/A/1/0,dose\np.zarr/B/2/1,none\np.zarr,none\np.zarr/A/1/7,none\n")
+    (tmp_path / "wells.csv").write_text("picture,label\np.zarr/A/1/0,dose\np.zarr/B/2/1,none\np.zarr,none\np.zarr/A/1/7,none\n")
     found = open_data(tmp_path / "wells.csv")
     assert found.kind.name == "channels"
     assert [found.decode(row).max() for row in range(2)] == [1, 4]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -189,6 +189,11 @@ def ending(name: str) -> str:
     """
     found = os.path.splitext(name)[1].lower()
     return STORE if not found and in_store(name) else found
+
+
+def ends_in(name: str, extensions: Collection[str]) -> bool:
+    """Whether a name ends in one of these, which may be `.nii.gz`, too, or is that of something in such a folder."""
+    return name.lower().endswith(tuple(extensions)) or ending(name) in extensions
 
 
 def empty_and_alike(survey: Survey, what: str) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from tacit.data.kinds.formats import dicom, hdf5, nifti, npy, ome_zarr
 from tacit.data.kinds.formats.content import DEFAULT_LIMITS, as_kept, as_labels, guarded, kept, length, opened, refuse_large
 from tacit.data.kinds.formats.volume import Volume
-from tacit.data.kinds.kind import Form, Sniffed, differ, empty_and_alike, shrunk
+from tacit.data.kinds.kind import Form, Sniffed, differ, empty_and_alike, ends_in, shrunk
 from tacit.data.payload import Limits, Payload, Unreadable, is_store
 from tacit.data.window import Lattice, Part, cut
 
@@ -55,7 +55,7 @@ def extensions() -> frozenset[str]:
 
 def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
     for certainty, known, what in ((1.0, SURE, "a volume or a slice of one"), (0.3, SHARED, "an array, perhaps a volume")):
-        count = sum(name.lower().endswith(tuple(known)) for name in names)
+        count = sum(ends_in(name, known) for name in names)
         if count:
             why = f"{count} of {len(names)} names looked at have the extension of {what}"
             return Sniffed(certainty * count / len(names), why)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tacit.core.errors import TacitError, nearest, said
 from tacit.data.index import sound, spread
-from tacit.data.kinds.kind import endings
+from tacit.data.kinds.kind import endings, ends_in
 from tacit.data.payload import Limits, Unreadable, memory
 from tacit.data.sources.folder import SPLITS, read_files, read_masks, unescaped
 from tacit.data.sources.listed import LIST_BYTES, files_table
@@ -210,7 +210,7 @@ def _looks_like_files(table: pa.Table) -> str | None:
         column = table[name]
         if pa.types.is_string(column.type) and len(column):
             values = column.take(spread(len(column), 50)).to_pylist()
-            if sum((v or "").lower().endswith(endings()) for v in values) > len(values) / 2:
+            if sum(ends_in(v or "", endings()) for v in values) > len(values) / 2:
                 return name
     return None
 
