@@ -130,10 +130,11 @@ def vitmae() -> Example:
     return Example(224, MAETransform(), lambda views: updated(optimiser, model(views[0]).loss), model.vit)
 
 
-def dino(size: int, local: int) -> Example:
-    """ResNet-18, two large crops and six small ones, each by itself."""
+def dino(size: int, local: int, even: bool = False) -> Example:
+    """ResNet-18, two large crops and six small ones, each by itself; `even` blurs none, and its heads start alike."""
     student, student_head = backbone(), DINOProjectionHead(512, 512, 64, 2048, freeze_last_layer=1)
-    teacher, teacher_head = copy.deepcopy(student), DINOProjectionHead(512, 512, 64, 2048)
+    teacher = copy.deepcopy(student)
+    teacher_head = copy.deepcopy(student_head) if even else DINOProjectionHead(512, 512, 64, 2048)
     for part in (teacher, teacher_head):
         utils.deactivate_requires_grad(part)
     criterion = DINOLoss(output_dim=2048, warmup_teacher_temp_epochs=5)
@@ -145,7 +146,9 @@ def dino(size: int, local: int) -> Example:
         taught = [teacher_head(teacher(view)) for view in views[:2]]
         updated(optimiser, criterion(taught, [student_head(student(view)) for view in views], epoch=5))
 
-    return Example(size, DINOTransform(global_crop_size=size, local_crop_size=local), step, teacher)
+    blur = (0.0, 0.0, 0.0) if even else (1.0, 0.1, 0.5)
+    transform = DINOTransform(global_crop_size=size, local_crop_size=local, gaussian_blur=blur)
+    return Example(size, transform, step, teacher)
 
 
 CASES: dict[str, tuple[Callable[..., Example], tuple[Any, ...], str]] = {

@@ -2,6 +2,8 @@
 
 python benchmarks/peers/train.py METHOD FOLDER (--minutes 4 | --samples 20000) [--largest 64] [--seed 0] [--threads 1]
 
+METHOD is `simclr`, `dino`, `mae`, or `dino-even`: without blur, and with a teacher that starts as its student, head and all.
+
 FOLDER holds `images.npy`, uint8 `[N, H, W, 3]`, and `train.npy`, int64: which of them are trained on. `features.npy`, float32
 `[N, D]`, is written beside them. Views are as large as the images, but `--largest` pixels at most; DINO's small crops half of
 that. Batch, rates and everything else are the examples'. Encoders are ResNet-18 and, for MAE, ViT-tiny with a decoder of two
@@ -25,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms as T
 
-BATCHES = {"simclr": 256, "dino": 64, "mae": 256}
+BATCHES = {"simclr": 256, "dino": 64, "dino-even": 64, "mae": 256}
 """The examples'; all images where there are fewer."""
 
 
@@ -33,8 +35,8 @@ def example_of(method: str, side: int) -> Example:
     """The example at the size that suits images of this side."""
     patch = 4 if side < 48 else 8
     size = side // patch * patch
-    if method == "dino":
-        return dino(size, size // 2)
+    if method in ("dino", "dino-even"):
+        return dino(size, size // 2, even=method == "dino-even")
     return simclr(size) if method == "simclr" else mae(size, patch, 192, 3, (192, 2, 3))
 
 
