@@ -3,7 +3,8 @@
 python benchmarks/grouping.py [--clouds 32] [--pairs 5]
 
 Farthest points, balls, nearest neighbours, and balls around centres that were thinned (what PoLAr-MAE does). Both sides give
-the same numbers, in the same precision. Goal: three times as fast.
+the same numbers, in the same precision. Goal: three times as fast. Once on one thread, as in one of several processes that load
+data, and once on all: what NumPy selects, it selects on one.
 """
 
 from __future__ import annotations
@@ -102,12 +103,14 @@ def sides(clouds: Clouds) -> dict[str, tuple[Callable[[], Sequence[Tensor]], Cal
     }
 
 
-def case(name: str, clouds: Clouds, ours: Any, theirs: Any, pairs: int) -> dict[str, Any]:
-    """One operation."""
+def case(name: str, clouds: Clouds, ours: Any, theirs: Any, pairs: int, threads: int) -> dict[str, Any]:
+    """One operation on so many threads."""
+    torch.set_num_threads(threads)
     assert all(torch.equal(mine, other) for mine, other in zip(ours(), theirs(), strict=True)), name
     seconds = alternate({"tacit": ours, "loop": theirs}, pairs)
     show(seconds)
-    what = f"{name}: {len(clouds)} clouds of {POINTS[0]:,} to {POINTS[1]:,} points"
+    on = "one thread" if threads == 1 else f"{threads} threads"
+    what = f"{name}: {len(clouds)} clouds of {POINTS[0]:,} to {POINTS[1]:,} points, on {on}"
     return row(what, "a loop over clouds in PyTorch", times(seconds, "tacit", "loop"), 1 / 3) | {"seconds": summary(seconds)}
 
 
@@ -117,7 +120,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(*POINTS, (words.clouds,), generator=generator).tolist()
     clouds = [torch.rand(count, 3, generator=generator) for count in counts]
-    rows = [case(name, clouds, ours, theirs, words.pairs) for name, (ours, theirs) in sides(clouds).items()]
+    operations, every = sides(clouds).items(), sorted({1, torch.get_num_threads()})
+    rows = [case(name, clouds, *both, words.pairs, threads) for name, both in operations for threads in every]
     keep("grouping", {"rows": rows})
 
 
