@@ -52,7 +52,11 @@ class ChAdaViTOptions(DistilOptions):
     pool: Literal["cls", "mean"] = option("cls", "features: the class token, or the mean of the true channels' tokens")
     area: float = option(0.08, "least share of the picture that a view shows", auto="0.3", ge=0.01, le=1)
     jitter: float = option(
-        1.0, "strength of each channel's own shift (0.3) and gain (0.5 to 1.5)", auto="0.5 below 5,000 steps", ge=0, le=1
+        1.0,
+        "strength of each channel's own shift (0.3) and gain (0.5 to 1.5)",
+        auto="0.5 below 5,000 steps, 0.25 below 1,000",
+        ge=0,
+        le=1,
     )
     blur: float = option(1.0, "chance of a blurred first view; a tenth for the second", auto="0 below 48 pixels", ge=0, le=1)
     solarise: float = option(0.2, "chance that the second view is solarised", auto="0", ge=0, le=1)
@@ -91,7 +95,8 @@ class ChAdaViT(DINO):
     @classmethod
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
         epochs = facts.steps / max(1, facts.samples // facts.batch)
-        small, short, anyhow = facts.size < 48, facts.steps < 5000, facts.mirrored is not False
+        small, anyhow = facts.size < 48, facts.mirrored is not False
+        jitter = 0.25 if facts.steps < 1000 else 0.5 if facts.steps < 5000 else 1.0
         rows = 2 * facts.batch
         base = 1e-3 if facts.width <= 128 else 5e-4
         return {
@@ -108,7 +113,7 @@ class ChAdaViT(DINO):
             "momentum": Chosen(min(max(1 - 12 / facts.steps, 0.9), 0.9995), f"{facts.steps} steps"),
             "freeze_last": Chosen(round(0.05 * epochs, 4), "5 % of the run"),
             "area": Chosen(0.3, "smaller crops of cells show hardly any of them"),
-            "jitter": Chosen(0.5 if short else 1.0, f"{facts.steps} steps"),
+            "jitter": Chosen(jitter, f"{facts.steps} steps; the stronger, the longer the teacher says the same of all"),
             "blur": Chosen(0.0 if small else 1.0, "views of less than 48 pixels" if small else "as published"),
             "solarise": Chosen(0.0, "on a dark ground it makes another picture"),
             "flip": Chosen(0.5 if anyhow else 0.0, "mirror images mean the same, as far as is known" if anyhow else "--mirror"),
