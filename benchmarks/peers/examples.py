@@ -133,8 +133,9 @@ def vitmae() -> Example:
 def dino(size: int, local: int, even: bool = False) -> Example:
     """ResNet-18, two large crops and six small ones, each by itself; `even` blurs none, and its heads start alike."""
     student, student_head = backbone(), DINOProjectionHead(512, 512, 64, 2048, freeze_last_layer=1)
-    teacher = copy.deepcopy(student)
-    teacher_head = copy.deepcopy(student_head) if even else DINOProjectionHead(512, 512, 64, 2048)
+    teacher, teacher_head = copy.deepcopy(student), DINOProjectionHead(512, 512, 64, 2048)
+    if even:
+        teacher_head.load_state_dict(student_head.state_dict())
     for part in (teacher, teacher_head):
         utils.deactivate_requires_grad(part)
     criterion = DINOLoss(output_dim=2048, warmup_teacher_temp_epochs=5)
