@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -212,6 +213,20 @@ def test_a_plate_leads_nowhere_but_into_itself(tmp_path, wells):
     assert zarr_words.pictures(path) == []
     with pytest.raises(Unreadable, match="plate"):
         planes.header(path)
+
+
+def test_links_of_a_plate_are_neither_followed_out_of_it_nor_round_and_round(tmp_path):
+    plate(tmp_path / "other.zarr", 3)
+    path = plate(tmp_path / "p.zarr", 3, wells=("A/1", "B/2", "C/3", "D/4"), fields=1)
+    for link, target in (("A/1", tmp_path / "other.zarr/A/1"), ("B/2", path), ("C/3/0", tmp_path / "other.zarr/B/2/0")):
+        shutil.rmtree(path / link)
+        (path / link).symlink_to(target)
+    found = open_data(path)
+    assert [each[len(str(path)) + 1 :] for each in found.index.table["path"].to_pylist()] == ["A/1", "B/2", "C/3/0", "D/4/0"]
+    assert found.decode(3).max() == 4
+    for row, reason in ((0, "leads out of the store"), (1, "a plate of many pictures"), (2, "leads out of the store")):
+        with pytest.raises(Unreadable, match=reason):
+            found.decode(row)
 
 
 def test_series_that_bioformats2raw_wrapped_are_samples(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.data.kinds.formats.content import guarded
-from tacit.data.payload import Unreadable
+from tacit.data.payload import Unreadable, in_store
 
 DESCRIPTION = 1 << 24
 """No description is longer than so many bytes."""
@@ -40,15 +40,23 @@ def _pictures(store: Path) -> list[str]:
     attributes = attributes_of(described(store, ""))
     if plate := attributes.get("plate"):
         return [field for well in _paths(plate["wells"]) for field in _fields(store, well)]
-    if well := attributes.get("well"):
-        return _paths(well["images"])
+    if "well" in attributes:
+        return _images(store, "")
     several = SERIES in attributes and (store / "1").is_dir()
     return [str(number) for number in takewhile(lambda number: (store / str(number)).is_dir(), count())] if several else []
 
 
 def _fields(store: Path, well: str) -> list[str]:
     """The pictures of a well, of any acquisition; a well that does not say what it has stands for itself."""
-    return [f"{well}/{field}" for field in pictures(store / well)] or [well]
+    try:
+        return [f"{well}/{field}" for field in _images(store, well)] or [well]
+    except Unreadable:
+        return [well]
+
+
+@guarded
+def _images(store: Path, well: str) -> list[str]:
+    return _paths(attributes_of(described(store, well))["well"]["images"])
 
 
 def _paths(listed: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -77,8 +85,14 @@ def attributes_of(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inside(root: Path, key: str) -> int | None:
-    """Bytes of a file of the store; None where there is none. Links out of the store and what is no file are refused."""
-    real, base = os.path.realpath(root / key), os.path.realpath(root)
+    """Bytes of a file of the store; None where there is none. Links out of the store and what is no file are refused.
+
+    Args:
+        root: the store, or a picture in it.
+        key: where the file lies below that.
+    """
+    store = next((each for each in reversed((root, *root.parents)) if in_store(f"{each}/")), root)
+    real, base = os.path.realpath(root / key), os.path.realpath(store)
     if os.path.commonpath([real, base]) != base:
         raise Unreadable(f"'{key}' leads out of the store, and is not followed")
     try:
