@@ -183,16 +183,25 @@ def test_a_table_gives_labels_to_fields_of_a_plate_and_a_plate_by_itself_is_refu
         found.decode(3)
 
 
-def test_plates_are_listed_anew_when_they_change_and_are_no_classes_where_there_is_one(tmp_path):
+@pytest.mark.parametrize(
+    ("places", "labels"), [(("p.zarr", "q.zarr"), None), (("dose/p.zarr", "none/q.zarr"), ["dose", "none"])]
+)
+def test_folders_of_plates_are_classes_and_plates_and_their_rows_are_none(tmp_path, places, labels):
+    for place in places:
+        plate(tmp_path / place, 3, fields=1)
+    table = open_data(tmp_path).index.table
+    assert len(table) == 4
+    assert (sorted(set(table["label"].to_pylist())) if "label" in table.column_names else None) == labels
+
+
+def test_plates_are_listed_anew_when_they_change(tmp_path):
     path = plate(tmp_path / "p.zarr", 2, wells=("A/1",), fields=1)
     past = os.stat(path).st_mtime - 100
     for each in (tmp_path, path, path / "A/1/0"):
         os.utime(each, (past, past))
     assert len(open_data(tmp_path)) == len(open_data(tmp_path)) == 1
     plate(path, 2, wells=("A/1", "B/2"), fields=1)
-    found = open_data(tmp_path)
-    assert len(found) == 2
-    assert "class" not in found.description
+    assert len(open_data(tmp_path)) == 2
 
 
 def test_what_a_plate_lists_and_lacks_is_a_sample_that_cannot_be_read(tmp_path):

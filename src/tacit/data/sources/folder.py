@@ -142,9 +142,11 @@ def _gathered(table: pa.Table, together: frozenset[str]) -> pa.Table:
 
 def _with_folder_names(table: pa.Table) -> tuple[pa.Table, str]:
     """Columns `split` and `label` from the names of folders, where they look like that, and a description of them."""
-    said = []
+    said, paths = [], table["path"].combine_chunks()
+    if pc.any(pc.match_substring(paths, f"{STORE}/", ignore_case=True)).as_py():  # a plate is no class of pictures
+        paths = pc.replace_substring_regex(paths, rf"(?i)({re.escape(STORE)})/.*", r"\1")
     # Each folder is looked at once: there are far more files.
-    parts = pc.split_pattern(table["path"].combine_chunks(), "/", max_splits=1, reverse=True)
+    parts = pc.split_pattern(paths, "/", max_splits=1, reverse=True)
     below = pc.if_else(pc.equal(pc.list_value_length(parts), 2), pc.list_element(parts, 0), "").dictionary_encode()
     folders, names = [f"{folder}/" for folder in below.dictionary.to_pylist()], "|".join(SPLITS)
     # A split may be the first folder (train/cat/1.jpg) or the second (cat/train/1.jpg).
