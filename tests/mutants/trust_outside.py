@@ -130,9 +130,23 @@ FOREIGN_MUTATIONS = [
     Mutation(
         "trust: pipes and devices in a folder are samples",
         "data/sources/folder.py",
-        "                if entry.is_file() or",
-        "                if not entry.is_dir() or",
+        "                elif store or entry.is_file():",
+        "                elif store or not entry.is_dir():",
         f"{DATA}::test_pipes_sockets_devices_and_loops_are_no_samples_and_block_nothing",
+    ),
+    Mutation(
+        "trust: a plate's wells lie anywhere",
+        "data/kinds/formats/zarr_words.py",
+        "STEP.fullmatch(step) for path",
+        "step for path",
+        "unit/test_formats_zarr.py::test_a_plate_leads_nowhere_but_into_itself",
+    ),
+    Mutation(
+        "trust: links of a plate lead out of it",
+        "data/kinds/formats/zarr_words.py",
+        "os.path.realpath(store)",
+        "os.path.realpath(root)",
+        "unit/test_formats_zarr.py::test_links_of_a_plate_are_neither_followed_out_of_it_nor_round_and_round",
     ),
     Mutation(
         "trust: folders are entered as often as links lead to them",
