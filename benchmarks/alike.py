@@ -8,7 +8,7 @@ part of a set, in float32, at a constant rate and without a warm-up, as the exam
 What still differs: draws and first weights, how an image is resampled, that blur is in proportion to the view here (0.3 of 32
 pixels at the most) and up to 2 pixels there, that views of one size go through the network together here and one after the
 other there, and that the head of DINO's teacher starts from values of its own there, and not from its student's as published.
-`dino-even` is without the two that turned out to matter: nobody blurs, and both teachers start as their students. Adds to
+`dino-even` is without two of these: nobody blurs, and both teachers start as their students. Adds to
 `benchmarks/results/alike.json` run by run and repeats none that is there; `python docs/generated.py` puts the table into
 `docs/results.md`.
 """
