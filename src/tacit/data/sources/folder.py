@@ -142,13 +142,13 @@ def _gathered(table: pa.Table, together: frozenset[str]) -> pa.Table:
 
 def _with_folder_names(table: pa.Table) -> tuple[pa.Table, str]:
     """Columns `split` and `label` from the names of folders, where they look like that, and a description of them."""
-    said, paths = [], table["path"].combine_chunks()
-    if pc.any(pc.match_substring(paths, f"{STORE}/", ignore_case=True)).as_py():  # a plate is no class of pictures
-        paths = pc.replace_substring_regex(paths, rf"(?i)({re.escape(STORE)})/.*", r"\1")
+    said = []
     # Each folder is looked at once: there are far more files.
-    parts = pc.split_pattern(paths, "/", max_splits=1, reverse=True)
+    parts = pc.split_pattern(table["path"].combine_chunks(), "/", max_splits=1, reverse=True)
     below = pc.if_else(pc.equal(pc.list_value_length(parts), 2), pc.list_element(parts, 0), "").dictionary_encode()
-    folders, names = [f"{folder}/" for folder in below.dictionary.to_pylist()], "|".join(SPLITS)
+    names = "|".join(SPLITS)
+    plate = re.compile(rf"(?i)[^/]*{re.escape(STORE)}/.*")  # neither it nor what lies in it is a class
+    folders = [plate.sub("", f"{folder}/") for folder in below.dictionary.to_pylist()]
     # A split may be the first folder (train/cat/1.jpg) or the second (cat/train/1.jpg).
     for pattern in (rf"(?i)({names})/", rf"(?i)[^/]+/({names})/"):
         matches = [re.match(pattern, folder) for folder in folders]
@@ -199,10 +199,10 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
     folders: dict[str, int] = {}
     seen: set[tuple[int, int]] = set()
 
-    def keep(path: str, facts: os.stat_result | None) -> None:
+    def keep(path: str, size: int | None, when: int | None) -> None:
         paths.append(escaped(path))
-        sizes.append(facts and facts.st_size)
-        times.append(facts and facts.st_mtime_ns)
+        sizes.append(size)
+        times.append(when)
 
     # Links are followed after everything else, so that a folder is listed under its own name where it has one here.
     waiting, links = [""], []
@@ -230,9 +230,10 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
                 if store and (several := pictures(Path(entry))):
                     folders[prefix + name] = entry.stat().st_mtime_ns
                     for each in several:
-                        keep(f"{prefix}{name}/{each}", _facts(os.path.join(entry.path, each)))
+                        keep(f"{prefix}{name}/{each}", *(facts_there(Place(entry.path), each) or (None, None)))
                 elif store or entry.is_file():
-                    keep(prefix + name, entry.stat())
+                    found = entry.stat()
+                    keep(prefix + name, found.st_size, found.st_mtime_ns)
                 elif entry.is_dir():
                     (links if entry.is_symlink() else deeper).append(prefix + name)
             except OSError:  # A link to nowhere or to itself.
@@ -243,11 +244,13 @@ def _scan(root: str) -> tuple[pa.Table, dict[str, int]]:
     return table.take(pc.sort_indices(table, [("path", "ascending")])), folders
 
 
-def _facts(path: str) -> os.stat_result | None:
-    """None of what is not there: a plate may list more than it has."""
+def facts_there(root: Place, path: str) -> tuple[int, int] | None:
+    """Size and time of change of what lies there; None of what is not there, or not on this machine."""
+    if root.fs is not None or "://" in path:
+        return None
     try:
-        return os.stat(path)
-    except OSError:
+        return (root / path).facts()
+    except (OSError, ValueError):
         return None
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from tacit.core.errors import TacitError
 from tacit.data.kinds.formats.zarr_words import pictures
 from tacit.data.payload import Unreadable
-from tacit.data.sources.folder import escaped, read_files
+from tacit.data.sources.folder import escaped, facts_there, read_files
 from tacit.data.sources.place import Place
 from tacit.data.sources.source import Source
 
@@ -45,7 +45,7 @@ def open_text(place: Place) -> Source:
 
 def files_table(root: Place, paths: Sequence[str]) -> pa.Table:
     """`path`, `size` and `mtime` of files; the latter two null for files that are not there or not local."""
-    facts = [_facts(root, path) for path in paths]
+    facts = [facts_there(root, path) for path in paths]
     return pa.table(
         {
             "path": pa.array([escaped(p) for p in paths], pa.string()),
@@ -53,12 +53,3 @@ def files_table(root: Place, paths: Sequence[str]) -> pa.Table:
             "mtime": pa.array([f and f[1] for f in facts], pa.int64()),
         }
     )
-
-
-def _facts(root: Place, path: str) -> tuple[int, int] | None:
-    if root.fs is not None or "://" in path:
-        return None
-    try:
-        return (root / path).facts()
-    except (OSError, ValueError):
-        return None

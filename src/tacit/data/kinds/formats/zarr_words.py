@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tacit.data.kinds.formats.content import guarded
-from tacit.data.payload import Unreadable, in_store
+from tacit.data.payload import STORE, Unreadable
 
 DESCRIPTION = 1 << 24
 """No description is longer than so many bytes."""
 
 STEP = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,100}")
 """What a plate may call a row, a column or a field."""
+
+OUTERMOST = re.compile(rf"(?is)(.*?{re.escape(STORE)})/")
+"""Of a path through stores, the path of the first."""
 
 SERIES = "bioformats2raw.layout"
 """Stands in stores that have a group for each series of a file of a microscope, `0` and so on."""
@@ -91,7 +94,8 @@ def inside(root: Path, key: str) -> int | None:
         root: the store, or a picture in it.
         key: where the file lies below that.
     """
-    store = next((each for each in reversed((root, *root.parents)) if in_store(f"{each}/")), root)
+    outermost = OUTERMOST.match(f"{root}/")
+    store = outermost[1] if outermost else root
     real, base = os.path.realpath(root / key), os.path.realpath(store)
     if os.path.commonpath([real, base]) != base:
         raise Unreadable(f"'{key}' leads out of the store, and is not followed")
