@@ -346,6 +346,17 @@ def test_other_draws_are_another_loss_and_no_global_generator_is_read(case):
     assert not torch.equal(made(*seen(made, samples(case, 8, first=100)), FIRST).total, first)
 
 
+@each_method
+def test_a_compiled_encoder_is_one_graph_and_learns_the_same(name):
+    case = name, encoders(name)[0]
+    chance = {"drop_path": 0.3} if "drop_path" in method(name).Options.model_fields else {}
+    plain, compiled = (tiny(case, **chance) for _ in range(2))
+    compiled.student.compile(backend="eager", fullgraph=True)  # what is drawn inside must not break the graph
+    batch = samples(case, 8)
+    losses = [made(*seen(made, batch), FIRST).total for made in (plain, compiled)]
+    torch.testing.assert_close(*losses)
+
+
 @each
 def test_half_precision_has_wide_losses(case):
     """Autocast may round features; total, terms, centres and copies stay float32, and near those in float32."""

@@ -223,6 +223,15 @@ def test_samples_beyond_32_bits_draw_numbers_of_their_own():
     assert not torch.equal(near.words("a", 4), far.words("a", 4))
 
 
+def test_a_compiled_graph_draws_the_same_numbers_in_every_epoch():
+    def shifted(drawn: Draws) -> torch.Tensor:
+        return drawn.within("block").uniform("path", 3) + 1
+
+    compiled = torch.compile(shifted, backend="eager", fullgraph=True)
+    for epoch in range(3):
+        assert torch.equal(compiled(draws(epoch)), shifted(draws(epoch)))
+
+
 def test_no_global_generator_is_read_or_moved():
     before = torch.get_rng_state()
     first = draws().normal("a", 2)

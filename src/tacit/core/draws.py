@@ -86,6 +86,8 @@ class Draws:
         name = self.scope + name
         made = self.made.get(name)
         if made is None or made.shape[1] < count:
+            if torch.compiler.is_compiling():
+                return _words_compiled(self.samples, str(self.seed), self.epoch, name, count)
             (made,) = self._make([name], [count])
         return made[:, :count]
 
@@ -131,6 +133,19 @@ class Draws:
     def permutation(self, name: str, length: int) -> Tensor:
         """int64 `[B, length]`: an order of its own for every sample."""
         return self.words(name, length).argsort(dim=1, stable=True)
+
+
+@torch.library.custom_op(
+    "tacit::words", mutates_args=(), schema="(Tensor samples, str seed, SymInt epoch, str name, SymInt count) -> Tensor"
+)
+def _words_compiled(samples: Tensor, seed: str, epoch: int, name: str, count: int) -> Tensor:
+    """A name's words as one operation of a compiled graph: a compiler cannot look into a hash, and would break the graph."""
+    return Draws(int(seed), epoch, samples).words(name, count).contiguous()
+
+
+@_words_compiled.register_fake
+def _(samples: Tensor, seed: str, epoch: int, name: str, count: int) -> Tensor:
+    return samples.new_empty(len(samples), count)
 
 
 @dataclass(frozen=True)
