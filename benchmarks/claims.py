@@ -81,7 +81,8 @@ def claimed(found: list[dict[str, Any]], claims: Sequence[Claim]) -> str:
             for (name, figure), side in zip((claim.first, claim.second), sides, strict=True)
         ]
         gain = statistics.fmean(sides[0]) - statistics.fmean(sides[1])
-        lines.append([claim.says, *cells, f"{claim.by:+g}", f"{'yes' if gain >= claim.by else 'no'} ({gain:+.1f})"])
+        shown = round(gain, 6) > claim.by  # as good as is not above
+        lines.append([claim.says, *cells, f"{claim.by:+g}", f"{'yes' if shown else 'no'} ({gain:+.1f})"])
     return layout.table(["claim", "first", "second", "wanted", "shown"], lines)
 
 

@@ -27,7 +27,10 @@ MAX_BAD = 0.05
 Run = Annotated[Path, typer.Argument(help="Folder of a run", metavar="RUN")]
 Data = Annotated[str, typer.Argument(help="Folder, file list, manifest, .npz, shards, saved data set, URL or sample:NAME")]
 Split = Annotated[str | None, typer.Option(help="Use only this split of the data")]
-Kind = Annotated[str | None, typer.Option(help="Kind of data, where it should not be guessed: image")]
+Kind = Annotated[
+    str | None,
+    typer.Option(help="Kind of data, where it should not be guessed: image, channels, volume, video, points or pair"),
+]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="Name a manifest's column, as `path=filename`")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as `temperature=0.2`; beats every recipe")]
 Features = Annotated[str, typer.Option(help="What of the encoder is used: pooled, class, mean, class+mean, class4 or whitened")]

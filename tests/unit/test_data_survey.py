@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tacit.data.kinds import image
 from tacit.data.open import measure, open_data
 from tacit.data.survey import survey
 
@@ -49,6 +50,20 @@ def test_a_recompressed_and_resized_copy_is_a_near_duplicate(tmp_path):
         if i < 5:
             Image.fromarray(array).resize((80, 80)).save(tmp_path / f"copy{i}.jpg", quality=70)
     assert surveyed(tmp_path).duplicates == pytest.approx(10 / 35)
+
+
+def test_a_sample_without_values_is_broken_whatever_a_kind_makes_of_it(monkeypatch):
+    whole = image.decode
+
+    def nothing_of_black(payload, *more, **named):
+        decoded = whole(payload, *more, **named)
+        return decoded if decoded.any() else decoded[:0]
+
+    pictures = smooth(12)
+    pictures[3] = 0
+    monkeypatch.setattr(image, "decode", nothing_of_black)
+    found = surveyed(pictures)
+    assert found.broken == {"ndarray/3": "it holds no values: 0 x 32 x 3"}
 
 
 def test_glyphs_are_sparse_and_noise_is_not():

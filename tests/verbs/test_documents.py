@@ -198,6 +198,9 @@ def test_code_runs_and_prints_what_stands_below_it(page: Path, session_of: Calla
             assert same(block.printed, printed, doctest.ELLIPSIS), f"{block.body}\nprinted\n{printed}\nnot\n{block.printed}"
 
 
+RUFF = str(Path(sys.executable).with_name("ruff"))
+
+
 def test_python_in_a_page_is_formatted_like_the_package(tmp_path: Path) -> None:
     import subprocess
 
@@ -205,8 +208,22 @@ def test_python_in_a_page_is_formatted_like_the_package(tmp_path: Path) -> None:
         for number, block in enumerate(blocks(page)):
             if block.info.startswith("python"):
                 (tmp_path / f"{page.stem}_{number}.py").write_text(block.body)
-    ruff = [str(Path(sys.executable).with_name("ruff")), "format", "--check", "--config", str(ROOT / "pyproject.toml")]
+    ruff = [RUFF, "format", "--check", "--config", str(ROOT / "pyproject.toml")]
     done = subprocess.run([*ruff, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in PAGES for block in blocks(page) if block.info.startswith("python file=")],
+    ids=lambda block: block.info,
+)
+def test_a_module_in_a_page_passes_the_rules_of_the_package(block: Block) -> None:
+    import subprocess
+
+    where = ROOT / block.info.removeprefix("python file=")
+    ruff = [RUFF, "check", "--stdin-filename", str(where), "-"]
+    done = subprocess.run(ruff, input=block.body, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

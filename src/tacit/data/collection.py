@@ -12,7 +12,7 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError, nearest
 from tacit.data.index import Index
 from tacit.data.kinds.kind import Form, Kind
-from tacit.data.payload import Limits, Payload
+from tacit.data.payload import Limits, Payload, Unreadable
 from tacit.data.rows import Rows
 from tacit.data.sources.source import Read
 from tacit.data.text.wording import Words, drawn_captions
@@ -75,7 +75,10 @@ class Collection:
 
         With `part`, only what it wants of the sample.
         """
-        return self.kind.decode(self.read(row), self.form, side, self.name(row), self.limits, part)
+        decoded = self.kind.decode(self.read(row), self.form, side, self.name(row), self.limits, part)
+        if not decoded.size:
+            raise Unreadable(f"it holds no values: {' x '.join(map(str, decoded.shape))}")
+        return decoded
 
     def mask(self, row: int, side: int | None = None, part: Part | None = None) -> np.ndarray:
         """Labels of the places that `decode` gives with the same arguments, int64 `[*extent]`, for evaluation only.

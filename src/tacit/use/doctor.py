@@ -60,7 +60,8 @@ class Findings:
     def text(self) -> str:
         """For a terminal."""
         s = self.survey
-        unit = "pixels" if sides(self.spec.kind, self.spec.size) else "points"
+        pixels = bool(sides(self.spec.kind, self.spec.size))
+        unit, shown = ("pixels", f", {s.low:g} to {s.high:g} shown as 0 to 1") if pixels else ("points", "")
         width = max((len(name) for name in self.costs), default=0) + 2
         extents = [" x ".join(map(str, extent)) for extent in (s.smallest, s.typical, s.largest)]
         means = ", ".join(f"{mean:.3f} +- {std:.3f}" for mean, std in zip(s.mean, s.std, strict=True))
@@ -68,7 +69,7 @@ class Findings:
             self.description,
             f"looked at {s.looked_at} of {s.samples} samples",
             f"sizes     {extents[1]} {unit} typically, from {extents[0]} to {extents[2]}",
-            f"values    {s.dtype}, {s.channels} channel(s), {s.low:g} to {s.high:g} shown as 0 to 1; mean +- deviation {means}",
+            f"values    {s.dtype}, {s.channels} channel(s){shown}; mean +- deviation {means}",
             f"copies    {s.copies:.1%} exact, {s.duplicates:.1%} with a near-duplicate",
         ]
         if s.splits:

@@ -10,7 +10,7 @@ import torch
 
 from tacit.core.draws import Order
 from tacit.data.collection import Collection
-from tacit.data.kinds.kind import sides, thumbnail
+from tacit.data.kinds.kind import thumbnail
 from tacit.data.spec import Spec
 from tacit.data.text.wording import COLUMN, captions_of
 from tacit.use.maps import LARGEST, layout
@@ -50,7 +50,7 @@ def samples_of(collection: Collection, rows: Sequence[int], spec: Spec, seed: in
         decoded = collection.glance(row, SIDE)
         picture = thumbnail(collection.kind, decoded, LONGEST, spec.low, spec.high)
         said = captions_of(table, row) if collection.kind.name == "pair" and COLUMN in table.column_names else ()
-        cloud = None if sides(spec.kind, spec.size) else cloud_of(decoded)
+        cloud = cloud_of(decoded) if spec.kind == "points" else None
         found.append(Sample(picture, collection.index.names[row], " / ".join(said), cloud))
     return found
 

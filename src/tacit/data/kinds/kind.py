@@ -1,7 +1,6 @@
 """The contract of a kind of data, and the table of kinds.
 
-A kind is a module with the names below. To add one: write `data/kinds/NAME.py`, add a line to `KINDS`, and give `nn/` a
-tokenizer for it; nothing else in tacit knows a file format.
+A kind is a module with the names below; CONTRIBUTING.md says how to add one. Nothing else in tacit knows a file format.
 """
 
 from __future__ import annotations
@@ -120,7 +119,8 @@ class Kind(Protocol):
     ) -> np.ndarray:
         """`[*extent, C]` with the channels and dtype of `form`, shrunk so that the shorter side is at most `side`.
 
-        With `part`, only what it wants of the sample. Raises `Unreadable`, and nothing else, whatever the bytes are.
+        No axis is empty. With `part`, only what it wants of the sample. Raises `Unreadable`, and nothing else, whatever the
+        bytes are.
         """
         ...
 
@@ -129,7 +129,10 @@ class Kind(Protocol):
     that it gives, each from the nearest in the file. None where no such labels are known."""
 
     def picture(self, sample: np.ndarray) -> np.ndarray:
-        """A decoded sample as one picture `[H, W, C]` in the same units: for thumbnails, and to tell near-duplicates by."""
+        """A decoded sample as one picture `[H, W, C]`, in the same units, or in `[0, 1]` where it has no pixels.
+
+        For thumbnails, and to tell copies, emptiness and samples without contrast by.
+        """
         ...
 
     traits: Callable[[Form, np.ndarray, Form], dict[str, str]] | None

@@ -114,7 +114,7 @@ def unescaped(path: str) -> str:
 
 def _kind(place: Place, listed: pa.Table, kind: str | None) -> tuple[Kind, str]:
     if kind is not None:
-        return kind_named(kind), "it was given"
+        return kind_named(kind), "it was asked for"
     looked_at = listed.take(spread(len(listed), 1000))
     chosen, why = recognised(looked_at["path"].to_pylist(), read_files(place.__truediv__, looked_at))
     if chosen is None:
