@@ -80,16 +80,25 @@ def measure(host: str, data: str, budget: dict[str, Any], given: dict[str, Any],
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: for each search `auto`, the best found, and what the best had set."""
+    """Markdown: for each search that began with `auto` its figures, the best found, and what the best had set."""
     lines = []
     for key in dict.fromkeys((row["data"], row["host"], _budget(row)) for row in rows):
         of = [row for row in rows if (row["data"], row["host"], _budget(row)) == key and "knn run" in row]
+        own = next((row for row in of if not row["given"]), None)
+        if own is None:
+            continue
         best = max(of, key=lambda row: row["knn run"])
-        own = next((row for row in of if not row["given"]), best)
         options = ", ".join(f"{name}={value}" for name, value in best["given"].items()) or "those of auto"
-        cells = [_figures(own, "run"), _figures(best, "run"), options, _figures(own, "untrained"), _figures(own, "input")]
+        cells = [
+            str(len(of) - 1),
+            _figures(own, "run"),
+            _figures(best, "run"),
+            options,
+            _figures(own, "untrained"),
+            _figures(own, "input"),
+        ]
         lines.append([*key, *cells])
-    head = ["data", "host", "budget", "auto", "best k-NN of the search", "its options", "untrained", "raw input"]
+    head = ["data", "host", "budget", "tried", "auto", "best k-NN of the search", "its options", "untrained", "raw input"]
     return layout.table(head, lines)
 
 

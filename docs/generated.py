@@ -147,6 +147,7 @@ def quality(page: Path) -> Iterator[tuple[Path, str]]:
         **tables(content),
         "claims": claims(),
         "sides": sides(),
+        "search": tabled("search", lambda content: "\n\nPer cent on test, k-NN / linear, on"),
         "alike": tabled("alike", lambda content: "\n\nPer cent on test of `cifar10_subset`, on"),
         "whitened": tabled("whitening", lambda content: "\n\nPer cent on test after 2 minutes, plain / whitened, on"),
         "continual": continual(),
