@@ -8,13 +8,13 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from tacit.core import archives
 from tacit.core.errors import TacitError, said
+from tacit.data.kinds.formats import npy
 from tacit.data.payload import Limits, Payload, memory
 from tacit.data.sources.folder import SPLITS
 from tacit.data.sources.manifest import read_table, with_roles
@@ -133,36 +133,21 @@ def _npz(place: Place) -> dict[str, np.ndarray]:
     """Its arrays: mapped where they are stored plainly, else decompressed into memory. Python objects are refused."""
     with place.open() as file:
         archive = archives.archive(file if place.fs is None else io.BytesIO(file.read()))
-        headers = {info.filename.removesuffix(".npy"): (info, _header(archive, info)) for info in archive.infolist()}
-        needed = sum(i.file_size for i, _ in headers.values() if i.compress_type != zipfile.ZIP_STORED or place.fs is not None)
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        needed = sum(i.file_size for i in members.values() if i.compress_type != zipfile.ZIP_STORED or place.fs is not None)
         if needed > memory() / 2:
             raise ValueError(f"its {needed:,} bytes do not fit into memory: save it with numpy.savez, not savez_compressed")
         arrays = {}
-        for name, (info, (start, shape, order, dtype)) in headers.items():
-            if info.compress_type == zipfile.ZIP_STORED and place.fs is None and np.prod(shape):
-                at = _data_offset(file, info) + start
-                arrays[name] = np.memmap(place.path, dtype, "r", at, shape, order)
+        for name, info in members.items():
+            with archive.open(info) as member:
+                head = npy.header(member, info.file_size)  # pyright: ignore[reportArgumentType]
+            if info.compress_type == zipfile.ZIP_STORED and place.fs is None and np.prod(head.shape):
+                at = _data_offset(file, info) + head.start
+                arrays[name] = np.memmap(place.path, head.dtype, "r", at, head.shape, "F" if head.fortran else "C")
             else:
                 with archive.open(info) as member:
                     arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
-
-
-def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, tuple[int, ...], Literal["C", "F"], np.dtype]:
-    """Where the numbers of a member begin, their shape, order and dtype, checked against the member's size."""
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(member)
-        start = member.tell()
-    if dtype.hasobject:
-        raise ValueError(f"'{info.filename}' holds Python objects, which are never loaded; save plain numbers")
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
-    if min(shape, default=0) < 0 or start + size != info.file_size:
-        raise ValueError(f"'{info.filename}' is not as large as it says")
-    return start, shape, "F" if fortran else "C", dtype
 
 
 def _data_offset(file, info: zipfile.ZipInfo) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -15,6 +16,10 @@ from tacit.data.payload import Limits, Unreadable
 
 SIGNATURE = b"\x93NUMPY"
 ZIP = b"PK\3\4"
+
+_ONE_AT_A_TIME = threading.Lock()
+"""NumPy has Python parse a header, and CPython before 3.11.8 and 3.12.2 counts the depth of all threads' parsers together:
+two at once, and a sound file is a `SystemError` (gh-106905)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ def header(file: BinaryIO, size: int) -> Header:
     """The header of a file of `size` bytes; `Unreadable` where that is not what its array takes."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    with _ONE_AT_A_TIME:
+        shape, fortran, dtype = read(file)
     if dtype.hasobject:
         raise Unreadable("Python objects, which are never loaded; save plain numbers")
     start = file.tell()
