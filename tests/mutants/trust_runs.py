@@ -6,7 +6,7 @@ from .mutation import Mutation
 
 INTERRUPTION, EXACT, DISK = (f"reliability/test_{name}.py" for name in ("interruption", "interruption_exact", "disk"))
 FILES, STORE, LOADER = (f"unit/test_{name}.py" for name in ("core_files", "data_store", "data_loader"))
-SOURCES, EMBED = (f"unit/test_{name}.py" for name in ("data_sources", "use_embed"))
+SOURCES, EMBED, REPEATABLE = (f"unit/test_{name}.py" for name in ("data_sources", "use_embed", "core_repeatable"))
 
 FILE_MUTATIONS = [
     Mutation(
@@ -200,6 +200,20 @@ RESUME_MUTATIONS = [
         "draws = Draws(self.training.seed, epoch, batch.ids)",
         "draws = Draws(int(torch.randint(1 << 30, ())), epoch, batch.ids)",
         f"{INTERRUPTION}::test_a_killed_run_goes_on_without_a_break",
+    ),
+    Mutation(
+        "trust: threads add to gradients as they come",
+        "core/repeatable.py",
+        "torch.use_deterministic_algorithms(True)",
+        "torch.use_deterministic_algorithms(False)",
+        f"{REPEATABLE}::test_the_gradient_of_rows_that_are_looked_up_often_is_the_same_each_time",
+    ),
+    Mutation(
+        "trust: a step's gradients are added up in any order",
+        "train/step.py",
+        "with repeatable(self.device):",
+        'with repeatable(torch.device("meta")):',
+        f"{REPEATABLE}::test_a_step_is_repeatable_and_leaves_the_callers_settings_alone",
     ),
     Mutation(
         "trust: the order of samples hangs on the clock",

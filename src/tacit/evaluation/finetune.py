@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.core.draws import Draws
+from tacit.core.repeatable import repeatable
 from tacit.data.spec import Batch
 from tacit.evaluation.features import extract
 from tacit.evaluation.outcome import Outcome, accuracies
@@ -45,7 +46,8 @@ def finetune(tuning: Tuning, task: Task, seed: int = 0, epochs: int = EPOCHS) ->
         x = tuning.view(batch, draws.within("view"), task.spec)
         loss = F.cross_entropy(head(encoder(x, draws=draws).pooled), truth(batch.ids), label_smoothing=SMOOTHING)
         optimiser.zero_grad()
-        loss.backward()
+        with repeatable(device):
+            loss.backward()
         optimiser.step()
 
     encoder.eval()

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import Stopped, TacitError
+from tacit.core.repeatable import repeatable
 from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Contrastive, Method, Progress, Rows, Terms
 from tacit.nn.layout import channels_last
@@ -62,7 +63,8 @@ class Step:
         rows = len(batch) // self.training.accumulate
         parts = [batch.rows(start, start + rows) for start in range(0, len(batch), rows)]
         together = len(parts) > 1 and isinstance(self.method, Contrastive)
-        terms = self._among_all(parts, batch, progress) if together else self._each(parts, progress)
+        with repeatable(self.device):
+            terms = self._among_all(parts, batch, progress) if together else self._each(parts, progress)
         with self.clock.phase("optimiser"):
             if self.training.clip:
                 clip = optimise.clip_each if self.training.clip_per_tensor else optimise.clip
