@@ -111,15 +111,15 @@ PART_MUTATIONS = [
     Mutation(
         "alice: negatives that are the same place",
         "objectives/anatomy.py",
-        '.masked_fill(~allowed, float("-inf"))',
-        "",
+        "anatomy_logits(anchors, positives, candidates, allowed, ",
+        "anatomy_logits(anchors, positives, candidates, torch.ones_like(allowed), ",
         f"{ALICE}::test_the_contrast_of_places_is_its_twin",
     ),
     Mutation(
         "alice: the easiest negatives",
         "objectives/anatomy.py",
-        "others.topk(min(hardest, others.shape[-1]), dim=-1)",
-        "others.topk(min(hardest, others.shape[-1]), dim=-1, largest=False)",
+        "np.argpartition(values.numpy(), -count)[..., -count:]",
+        "np.argpartition(values.numpy(), count - 1)[..., :count]",
         f"{ALICE}::test_the_contrast_of_places_is_its_twin",
     ),
 ]

@@ -99,15 +99,15 @@ CHADA_VIT_MUTATIONS = [
     Mutation(
         "chada-vit: jitter multiplies before it adds",
         "views/channels.py",
-        "((1 + gain * factor) * (image + shift * offset))",
-        "((1 + gain * factor) * image + shift * offset)",
+        "(image + shift * offset).mul_(1 + gain * factor)",
+        "(image * (1 + gain * factor)).add_(shift * offset)",
         f"{TWIN}::test_jitter_is_its_twin",
     ),
     Mutation(
         "chada-vit: jitter makes padding grey",
         "views/channels.py",
-        "return changed.where(present[..., None, None], 0)",
-        "return changed",
+        "return only((image + shift * offset).mul_(1 + gain * factor).clamp_(0, 1), present)",
+        "return (image + shift * offset).mul_(1 + gain * factor).clamp_(0, 1)",
         f"{TWIN}::test_jitter_is_its_twin",
     ),
     Mutation(

@@ -59,8 +59,8 @@ BOMB_MUTATIONS = [
     ),
     Mutation(
         "trust: arrays larger than their archive says",
-        "data/sources/arrays.py",
-        "if min(shape, default=0) < 0 or start + size != info.file_size:",
+        "data/kinds/formats/npy.py",
+        "if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != size:",
         "if min(shape, default=0) < 0:",
         f"{DATA}::test_an_archive_that_claims_too_much_is_refused",
     ),

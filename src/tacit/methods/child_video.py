@@ -197,8 +197,13 @@ class ChildVideo(Method):
         return self.decoder(latent, hidden.restore)
 
     def target(self, clips: Tensor) -> Tensor:
-        rows = tubelets(clips[:, :, self.shown.to(clips.device)], self.held, self.patch)
+        rows = self.cells(clips)
         return normalised(rows) if self.options.norm_pix else rows
+
+    def cells(self, clips: Tensor) -> Tensor:
+        """The tubelets of the frames that are predicted: `[B, L, values of a tubelet]`."""
+        some = self.held < self.tubelet
+        return tubelets(clips[:, :, self.shown.to(clips.device)] if some else clips, self.held, self.patch)
 
     @property
     def chance(self) -> float | None:
@@ -223,10 +228,7 @@ class ChildVideo(Method):
     def completed(self, clips: Tensor, hidden: Hidden) -> Tensor:
         """Three rows of frames: the clip, what is seen of it, and what is seen with what was made of the rest."""
         frames, patch = self.held, self.patch
-        rows, prediction = (
-            tubelets(clips[:, :, self.shown.to(clips.device)], frames, patch),
-            self.predict(clips, hidden).float(),
-        )
+        rows, prediction = self.cells(clips), self.predict(clips, hidden).float()
         if self.options.norm_pix:
             mean, variance = rows.mean(-1, keepdim=True), rows.var(-1, keepdim=True)
             prediction = prediction * (variance + 1e-6).sqrt() + mean

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from tacit.objectives.precision import as_given
 
 
 def normalised(patches: Tensor, floor: float | Tensor = 1e-6) -> Tensor:
@@ -23,8 +26,10 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         prediction, target: `[B, L, n]`.
         mask: `[B, L]`, 1 for patches that count.
     """
-    error = (prediction - target).square().mean(dim=-1)
-    return (error * mask).sum() / mask.sum()
+    with as_given(prediction.device):
+        error = prediction - target
+        # One pass over the differences, and one back, where `square` and `mean` take two of each.
+        return (torch.linalg.vecdot(error, error) * mask).sum() / (mask.sum() * error.shape[-1])
 
 
 def normalised_chance(values: int) -> float:

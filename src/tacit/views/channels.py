@@ -15,6 +15,11 @@ def present(counts: Tensor, channels: int) -> Tensor:
     return torch.arange(channels, device=counts.device) < counts[:, None]
 
 
+def only(image: Tensor, present: Tensor) -> Tensor:
+    """Zero where a channel is not `present`, bool `[B, C]`; overwrites the image, whose values are finite."""
+    return image.mul_(present[..., None, None])  # a processor takes thirty times as long to choose
+
+
 def jitter(image: Tensor, present: Tensor, uniform: Tensor, shift: float = 0.3, gain: float = 0.5) -> Tensor:
     """`clamp(g (x + d), 0, 1)` with numbers `d` and `g` of its own for every channel (ChAda-ViT's colour jitter).
 
@@ -26,8 +31,7 @@ def jitter(image: Tensor, present: Tensor, uniform: Tensor, shift: float = 0.3, 
         shift, gain: strengths; 0 changes nothing.
     """
     offset, factor = (2 * uniform[..., None, None] - 1).unbind(2)  # each [B, C, 1, 1], in [-1, 1)
-    changed = ((1 + gain * factor) * (image + shift * offset)).clamp(0, 1)
-    return changed.where(present[..., None, None], 0)
+    return only((image + shift * offset).mul_(1 + gain * factor).clamp_(0, 1), present)
 
 
 def discard(image: Tensor, present: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +53,7 @@ def discard(image: Tensor, present: Tensor, uniform: Tensor) -> tuple[Tensor, Te
     gone = present & (present.cumsum(dim=1) - 1 == dropped[:, None])
     order = gone.argsort(dim=1, stable=True)  # a channel that is missing between others keeps its place among them
     left = (present & ~gone).gather(1, order)
-    return _ordered(image, order).where(left[..., None, None], 0), left
+    return only(_ordered(image, order), left), left
 
 
 def shuffle(image: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,10 +132,10 @@ class ImageView:
         if self.blur:
             sigma = draws.uniform("blur.sigma", low=self.blur.low, high=self.blur.high)
             chosen = draws.chance("blur", self.blur.probability)
-            x = _change(x, chosen, lambda x, sigma: gaussian_blur(x, self.size // 10, sigma), sigma)
+            x = changed(x, chosen, lambda x, sigma: gaussian_blur(x, self.size // 10, sigma), sigma)
         if self.solarise:
             chosen = draws.chance("solarise", self.solarise)
-            x = _change(x, chosen, lambda x: colour.solarise(x, self.solarise_threshold))
+            x = changed(x, chosen, lambda x: colour.solarise(x, self.solarise_threshold))
         return self._erase(_normalised(x, self.normalise, spec), draws)
 
     def cut(self, batch: Batch, draws: Draws) -> Tensor:
@@ -186,7 +186,7 @@ class ImageView:
             return x
         sizes = torch.full((len(x), 2), self.size, device=x.device)
         boxes = random_resized_crop(draws.within("erase"), sizes, _ERASED_AREA, _ERASED_ASPECT)
-        return _change(x, draws.chance("erase", self.erase), erase, boxes)
+        return changed(x, draws.chance("erase", self.erase), erase, boxes)
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _normalised(x: Tensor, normalise: Normalise, spec: Spec) -> Tensor:
     return x.sub_(mean).div_(std)
 
 
-def _change(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+def changed(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
     """`change(x, *parameters)` in the samples that were chosen (bool `[B]`); overwrites `x`."""
     if x.device.type != "cpu":
         # How many were chosen is not known here without waiting for the device: changing all of them is cheaper.

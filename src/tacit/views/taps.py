@@ -11,8 +11,8 @@ from torch import Tensor
 SPARSE_ON = {"cpu"}
 """Devices on which only the taps are computed, and no product with matrices that are 0 beside them.
 
-On one thread of a processor matrices take 1.0 to 1.2 times as long for a crop of 16 or 32 pixels, 1.8 at 64, 2.4 at 96 and 4
-at 224; for a blur 1.3 to 1.8 times, then 2.3, 3 and 3. Accelerators are made for matrices (not measured there), and MPS has
+On one thread of a processor matrices take twice as long for a crop of 16 pixels, 3 times at 32, 4 at 96 and 5 at 224;
+for a blur 1.3 times, then 2, 2.4, 4 and 5. Accelerators are made for matrices (not measured there), and MPS has
 no `embedding_bag` before PyTorch 2.10.
 """
 
@@ -29,21 +29,30 @@ class Taps(NamedTuple):
     weight: Tensor
 
     def sum(self, lines: Tensor) -> Tensor:
-        """`[B, length, ...]` to `[B, out, ...]`: what is added up are whole lines, so memory is read in order."""
-        batch, length = lines.shape[:2]
-        place, table = self.place.long(), lines.flatten(2)  # [B, length, width]
+        """`[B, C, length, W]` to `[B, C, out, W]`: what is added up are whole lines, so memory is read in order."""
+        batch, channels, length, width = lines.shape
+        place = self.place.long()
         if lines.device.type in SPARSE_ON:
-            place = place + torch.arange(batch, device=lines.device)[:, None, None] * length
-            weight = self.weight.flatten(0, 1)
-            added = F.embedding_bag(place.flatten(0, 1), table.flatten(0, 1), mode="sum", per_sample_weights=weight)
-        else:
-            matrix = self.weight.new_zeros(*place.shape[:2], length).scatter_add_(2, place, self.weight)
-            added = torch.bmm(matrix, table)
-        return added.view(batch, place.shape[1], *lines.shape[2:])
+            # Each channel by itself: the lines of one fit into a cache, so that turning them costs little.
+            first = torch.arange(batch * channels, device=lines.device).view(batch, channels, 1, 1) * length
+            weight = self.weight[:, None].expand(-1, channels, -1, -1).flatten(0, 2)
+            place = (place[:, None] + first).flatten(0, 2)
+            added = F.embedding_bag(place, lines.flatten(0, 2), mode="sum", per_sample_weights=weight)
+            return added.view(batch, channels, self.place.shape[1], width)
+        matrix = self.weight.new_zeros(*place.shape[:2], length).scatter_add_(2, place, self.weight)
+        return matrix[:, None] @ lines
+
+
+def along(x: Tensor, axis: int, taps: Taps) -> Tensor:
+    """Sums along one axis of `[B, C, ...]`, from 2 on: of the same shape but for that axis."""
+    shape = (*x.shape[:axis], taps.place.shape[1], *x.shape[axis + 1 :])
+    if axis + 1 < x.ndim:
+        return taps.sum(x.flatten(1, axis - 1).flatten(3)).view(shape)
+    lines = x.flatten(1, axis - 2).transpose(2, 3).contiguous()  # what lies along the axis in one piece is turned, and back
+    return taps.sum(lines).transpose(2, 3).contiguous().view(shape)
 
 
 def separable(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """`[B, C, H, W]` of any real dtype to `[B, C, h, w]` of the weights': sums along columns, then along rows."""
-    x = image.permute(0, 2, 1, 3).to(rows.weight.dtype, memory_format=torch.contiguous_format)  # [B, H, C, W]
-    x = rows.sum(x).permute(0, 3, 2, 1)  # [B, W, C, h]
-    return columns.sum(x).permute(0, 2, 3, 1).contiguous()
+    image = image.to(rows.weight.dtype, memory_format=torch.contiguous_format)
+    return along(along(image, 2, rows), 3, columns)

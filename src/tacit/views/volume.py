@@ -14,6 +14,7 @@ from tacit.data.spec import Batch, Spec
 from tacit.data.window import Box
 from tacit.views.geometry import _taps as taps_along  # what a crop with its resize takes along one axis
 from tacit.views.normalise import Normalise, statistics
+from tacit.views.taps import along
 from tacit.views.volume_crops import crop_around
 
 Extent = tuple[int, int, int]
@@ -118,13 +119,13 @@ def resized(
     Returns:
         float32 `[B, C, *out]`, in the units of `data`.
     """
-    x = data.to(torch.float32)
+    x = data.to(torch.float32, memory_format=torch.contiguous_format)
     for axis in range(3):
         taps = taps_along(
             data.shape[axis + 2], sizes[:, axis], corners[:, axis], sides[:, axis], out[axis],
             None if flips is None else flips[:, axis], "bilinear", torch.float32,
         )  # fmt: skip
-        x = taps.sum(x.movedim(axis + 2, 1).contiguous()).movedim(1, axis + 2)
+        x = along(x, axis + 2, taps)
     return x
 
 
