@@ -13,27 +13,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from built import HALFWAY, built
 from lines import Panel, drawn
 from pairs import RESULTS, alternate, asked, keep, row, show, summary, times
 
 from tacit.core.allocator import keep_freed_memory
-from tacit.data.loader import Loader
-from tacit.data.open import measure, open_data
-from tacit.data.survey import survey
-from tacit.methods.method import Progress
-from tacit.methods.registry import method as method_class
-from tacit.train import ranks
-from tacit.train.plan import Found, Request, decide, training_part
-from tacit.train.session import build_method
-from tacit.train.situation import Budget
-from tacit.train.step import Step
-from tacit.views.view import windows
 
 PICTURE = Path(__file__).parents[1] / "docs/images/masking.svg"
 TITLE, DRAWN = "Time of a step against the share of hidden tokens, beside the share of tokens that are seen", ("masking",)
@@ -41,9 +29,6 @@ TITLE, DRAWN = "Time of a step against the share of hidden tokens, beside the sh
 
 RATIOS = (0.02, 0.25, 0.5, 0.75, 0.9)
 LEAST, JUDGED, MOST = RATIOS[0], 0.75, 0.6
-STEPS = 2000
-HALFWAY = Progress(STEPS // 2, STEPS, STEPS // 10)
-CPU = torch.device("cpu")
 
 
 class Case(NamedTuple):
@@ -63,19 +48,11 @@ CASES = {
 
 def steps_of(name: str, case: Case, size: str, batch: int) -> tuple[dict[float, Callable[[], object]], str]:
     """A step for each ratio, all on one batch and from the same first weights; and what they are, in words."""
-    collection = training_part(open_data(case.data))
-    kind, spec = method_class(name), measure(collection)
-    given = {"encoder": case.encoder.format(size), "batch": batch, "precision": "float32", **case.given}
-    request = Request(name, case.data, budget=Budget(steps=STEPS), given=given)
-    recipe = decide(Found(collection, spec, survey(collection, spec, sample=256)), request, CPU, time.monotonic(), {})
-    training, steps = recipe.training, {}
-    for ratio in RATIOS:
-        options = recipe.options.model_copy(update={"mask_ratio": ratio})
-        steps[ratio] = Step(build_method(kind, options, training, spec), training, spec, ranks.alone(CPU))
-    seen = windows(steps[LEAST].views)
-    samples = Loader(collection, None, None, batch, training.seed, windows=seen).batch(0)
-    assert len(samples) == batch
-    said = f"{name}, {training.encoder}, batch {batch}, in {training.precision}"
+    encoder = case.encoder.format(size)
+    made = built(name, case.data, encoder=encoder, batch=batch, precision="float32", **case.given)
+    steps = {ratio: made.step(mask_ratio=ratio) for ratio in RATIOS}
+    samples = made.batch(steps[LEAST])
+    said = f"{name}, {encoder}, batch {batch}, in float32"
     return {ratio: lambda step=step: step(samples, HALFWAY) for ratio, step in steps.items()}, said
 
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from built import CPU, pictures
 from pairs import Peer, alternate, asked, keep, row, show, summary, times
 
 from tacit.core.allocator import keep_freed_memory
@@ -118,18 +117,14 @@ CASES = (
 
 def ours(case: Case, precision: str, folder: Path) -> Callable[[], object]:
     """A turn of tacit: steps as a run makes them, halfway through it."""
-    data = folder / f"{case.side}.npy"
-    if not data.exists():
-        shape = (2**20 // case.side**2, case.side, case.side, 3)
-        np.save(data, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-    collection = open_data(data)
+    collection = open_data(pictures(folder, case.side, 2**20 // case.side**2))
     spec = measure(collection)
     training = Training(steps=STEPS, precision=precision, **case.training)  # pyright: ignore[reportArgumentType]
     kind = method_class(case.method)
     options = kind.Options(**case.options)
     own = kind.encoder_options(options, training.encoder) | case.encoder
     method = kind(options, build.encoder(training.encoder, 3, training.size, **own), spec, training.size)
-    step = Step(method, training, spec, ranks.alone(torch.device("cpu")))
+    step = Step(method, training, spec, ranks.alone(CPU))
     store, _ = stores.prepare(collection, None, folder / "stores", None)
     loader = Loader(collection, store, None, training.batch, training.seed)
     batches = loader.ahead(0, sys.maxsize)

@@ -19,41 +19,26 @@ import re
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from built import HALFWAY, Built, built, pictures, settled
 from pairs import alternate, keep, summary
 from torch.utils.flop_counter import FlopCounterMode
 
 import tacit
 from tacit.data import store as stores
-from tacit.data.loader import Loader
-from tacit.data.open import measure, open_data
-from tacit.data.spec import Batch
-from tacit.data.survey import survey
-from tacit.methods.method import Progress
-from tacit.methods.registry import method as method_class
-from tacit.train import ranks
 from tacit.train.folder import RunFolder, read_table
 from tacit.train.machine import pick_device
-from tacit.train.plan import Found, Request, decide
-from tacit.train.session import build_method
-from tacit.train.situation import Budget
-from tacit.train.step import Step
 
 PUBLISHED = 871.0
 """Images a second of two such views, end to end, by another library."""
-
-STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -76,6 +61,10 @@ class Case:
         fixed = {"encoder": self.encoder, "batch": self.batch, "size": self.size, "precision": "bfloat16", "warmup": 1}
         return fixed | dict(self.options)
 
+    def built(self, data: Path, device: torch.device, **given: Any) -> Built:
+        """With the published values where nothing else is said."""
+        return built(self.method, data, device, "paper", **self.given, **given)
+
 
 CASES = {
     "mae": Case("mae", "vit-large/16", 128, 224, 256),
@@ -89,49 +78,6 @@ TINY = {
 }
 
 
-class Measured:
-    """A case's pictures on the disk, and steps on them.
-
-    Args:
-        case: what is measured.
-        folder: where pictures and stores may lie.
-        pictures: how many there are.
-    """
-
-    def __init__(self, case: Case, folder: Path, pictures: int, device: torch.device) -> None:
-        self.case, self.device = case, device
-        self.data = folder / f"{case.side}-{pictures}.npy"
-        if not self.data.exists():
-            shape = (pictures, case.side, case.side, 3)
-            np.save(self.data, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-        self.collection = open_data(self.data)
-        self.spec = measure(self.collection)
-
-    def step(self, **given: Any) -> Step:
-        """With the published values where nothing else is said."""
-        found = Found(self.collection, self.spec, survey(self.collection, self.spec, sample=64))
-        request = Request(
-            self.case.method, self.data, recipe="paper", budget=Budget(steps=STEPS), given=self.case.given | given
-        )
-        recipe = decide(found, request, self.device, time.monotonic(), {})
-        kind = method_class(self.case.method)
-        made = build_method(kind, recipe.options, recipe.training, self.spec)
-        return Step(made, recipe.training, self.spec, ranks.alone(self.device))
-
-    def ready(self) -> Batch:
-        """A batch on the device."""
-        return self.loader(None).batch(0).to(self.device)
-
-    def loader(self, store: stores.Store | None) -> Loader:
-        return Loader(self.collection, store, None, self.case.batch, seed=0)
-
-    def settled(self, call: Callable[[], object]) -> None:
-        """A call, until the device is through with it."""
-        call()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
 def peak(device: torch.device, side: int, pairs: int) -> float:
     """Floating-point operations a second of a product of two square matrices in bfloat16."""
     left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -139,55 +85,48 @@ def peak(device: torch.device, side: int, pairs: int) -> float:
     def ten() -> None:
         for _ in range(10):
             torch.mm(left, right)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
-    seconds = statistics.median(alternate({"product": ten}, pairs)["product"])
+    seconds = statistics.median(alternate({"product": lambda: settled(ten, device)}, pairs)["product"])
     found = 10 * 2 * side**3 / seconds
     print(f"peak: {found / 1e12:.1f} x 10^12 operations a second")
     return found
 
 
-def shares(measured: Measured, most: float, pairs: int) -> list[dict[str, Any]]:
+def shares(case: Case, data: Path, device: torch.device, most: float, pairs: int) -> list[dict[str, Any]]:
     """A step as it is and compiled: what share of the peak each reaches, and images a second."""
-    batch, halfway = measured.ready(), Progress(STEPS // 2, STEPS, 1)
-    plain, compiled = measured.step(), measured.step(compile=True)
+    made = case.built(data, device)
+    plain, compiled = made.step(), case.built(data, device, compile=True).step()
+    batch = made.batch(plain)
     with FlopCounterMode(display=False) as counter:
-        plain(batch, halfway)
+        plain(batch, HALFWAY)
     operations = counter.get_total_flops()
     sides = {"as it is": plain, "compiled": compiled}
-    seconds = alternate({name: lambda s=s: measured.settled(lambda: s(batch, halfway)) for name, s in sides.items()}, pairs)
+    seconds = alternate({name: lambda s=s: settled(lambda: s(batch, HALFWAY), device) for name, s in sides.items()}, pairs)
     rows = []
     for side, values in seconds.items():
         reached = summary({side: [operations / each / most for each in values]})[side]
         pace = len(batch) / statistics.median(values)
-        what = f"{measured.case.name}, {side}"
+        what = f"{case.name}, {side}"
         between = f"{reached['least']:.1%} to {reached['greatest']:.1%}"
         print(f"{what}: {reached['median']:.1%} of the peak ({between}), {pace:,.0f} images/s")
         rows.append({"what": what, "share_of_peak": reached, "operations": operations, "images_per_second": pace})
     return rows
 
 
-def end_to_end(measured: Measured, folder: Path, steps: int, pairs: int) -> dict[str, Any]:
+def end_to_end(case: Case, data: Path, device: torch.device, folder: Path, steps: int, pairs: int) -> dict[str, Any]:
     """Images a second of a whole run from its store, of the step on a batch that lies ready, and of the input alone."""
-    case, halfway = measured.case, Progress(STEPS // 2, STEPS, 1)
     options = case.given | {"store": "always", "held_back": 64, "stop_on": "none"}
     run = tacit.pretrain(
-        case.method,
-        measured.data,
-        out=folder / "run",
-        recipe="paper",
-        options=options,
-        steps=steps,
-        device=str(measured.device),
+        case.method, data, out=folder / "run", recipe="paper", options=options, steps=steps, device=str(device)
     )
     laps = [lap for lap in read_table(RunFolder(run.path).speed)["samples_per_second"] if lap is not None]
-    step, batch = measured.step(), measured.ready()
-    store = stores.build(measured.collection, case.side, folder / "stores", budget_bytes=2**40)
-    loader, turn = measured.loader(store), count()
+    made = case.built(data, device)
+    step = made.step()
+    batch, turn = made.batch(step), count()
+    loader = made.loader(step, stores.build(made.collection, case.side, folder / "stores", budget_bytes=2**40))
     sides = {
-        "step": lambda: measured.settled(lambda: step(batch, halfway)),
-        "input": lambda: measured.settled(lambda: step.see(loader.batch(next(turn)), 0)),
+        "step": lambda: settled(lambda: step(batch, HALFWAY), device),
+        "input": lambda: settled(lambda: step.see(loader.batch(next(turn)), 0), device),
     }
     seconds = alternate(sides, pairs)
     pace = {side: case.batch / spread["median"] for side, spread in summary(seconds).items()}
@@ -207,15 +146,15 @@ def main() -> None:
     words.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     asked = words.parse_args()
     device = pick_device("cpu" if asked.tiny else asked.device)
-    cases, pictures, steps, side = (TINY, 256, 12, 512) if asked.tiny else (CASES, asked.pictures, asked.steps, 8192)
+    cases, many, steps, side = (TINY, 256, 12, 512) if asked.tiny else (CASES, asked.pictures, asked.steps, 8192)
     most = peak(device, side, asked.pairs)
     rows, runs = [], []
     with tempfile.TemporaryDirectory() as place:
         for name in asked.cases:
-            measured = Measured(cases[name], Path(place), pictures, device)
-            rows += shares(measured, most, asked.pairs)
+            case, data = cases[name], pictures(Path(place), cases[name].side, many)
+            rows += shares(case, data, device, most, asked.pairs)
             if name == "simclr":
-                runs.append(end_to_end(measured, Path(place), steps, asked.pairs))
+                runs.append(end_to_end(case, data, device, Path(place), steps, asked.pairs))
     if not asked.tiny:
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         keep(f"gpu-{re.sub('[^a-z0-9]+', '-', device_name.lower())}", {"peak": most, "rows": rows, "runs": runs})
