@@ -34,15 +34,15 @@ CHILD_VIDEO_MUTATIONS = [
     Mutation(
         "child-video: channels before pixels in a tubelet",
         "nn/spacetime.py",
-        "cells.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)",
-        "cells.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)",
+        "torch.stack(clips.unbind(1), dim=-1).flatten(3)",
+        "clips.permute(0, 2, 3, 1, 4).flatten(3)",
         TARGETS,
     ),
     Mutation(
         "child-video: tubelets place by place instead of time by time",
         "nn/spacetime.py",
-        "cells.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)",
-        "cells.permute(0, 4, 6, 2, 3, 5, 7, 1).flatten(4)",
+        "cells.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)",
+        "cells.permute(0, 3, 5, 1, 2, 4, 6).flatten(4)",
         TARGETS,
     ),
     Mutation(

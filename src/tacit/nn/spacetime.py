@@ -22,8 +22,9 @@ def tubelets(clips: Tensor, frames: int, patch: int) -> Tensor:
     Inside a tubelet the order is frame, row, column, channel, with the channel fastest (MAE-ST). T is a multiple of `frames`,
     H and W are multiples of `patch`.
     """
-    cells = clips.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).unflatten(2, (-1, frames))  # [B, C, t, u, h, p, w, p]
-    return cells.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4).flatten(1, 3)
+    rows = torch.stack(clips.unbind(1), dim=-1).flatten(3)  # [B, T, H, W * C]: what is moved then are whole rows of a tubelet
+    cells = rows.unflatten(3, (-1, patch * clips.shape[1])).unflatten(2, (-1, patch)).unflatten(1, (-1, frames))
+    return cells.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)  # from [B, t, u, h, p, w, p * C]
 
 
 def untubelets(rows: Tensor, frames: int, patch: int, grid: Sequence[int]) -> Tensor:

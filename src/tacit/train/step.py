@@ -133,8 +133,7 @@ class Step:
         """The views of a batch by name, and the draws they were made with."""
         batch = batch.to(self.device, non_blocking=True)
         draws = Draws(self.training.seed, epoch, batch.ids)
-        seen = {name: view(batch.of(name), draws.within(name), self.spec) for name, view in self.views.items()}
-        return {name: channels_last(x) for name, x in seen.items()}, draws
+        return {name: view(batch.of(name), draws.within(name), self.spec) for name, view in self.views.items()}, draws
 
     def whole(self) -> Method:
         """The method with all its weights on one device, to look at. Every rank has to ask; only the first one may look."""
