@@ -119,21 +119,27 @@ def main() -> None:
     words = asked(pairs=7, method="")
     keep_freed_memory()  # as in a run
     kept = json.loads((RESULTS / "steps.json").read_text()) if words.method else {"rows": [], "growth": {}}
+    rows = {name: [each for each in kept["rows"] if f" of {name}, " in each["what"]] for name in (*HOSTS, *OTHERS)}
     grown = kept["growth"]
-    rows = [each for each in kept["rows"] if not each["what"].partition(" of ")[2].startswith(f"{words.method},")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["TACIT_CACHE"] = name
         for method, batch in HOSTS.items():
             if words.method in ("", method):
                 data = pictures(folder, SIDE, SAMPLES)
-                found, precision = beside_bare(method, data, OF_HOSTS, words.pairs, batch=batch, size=SIDE)
-                rows += found
+                rows[method], precision = beside_bare(method, data, OF_HOSTS, words.pairs, batch=batch, size=SIDE)
                 grown[method] = {"precision": precision, **growth(method, folder, precision, pairs=3)}
         for method, data in OTHERS.items():
             if words.method in ("", method):
-                rows += beside_bare(method, data, OF_OTHERS, words.pairs)[0]
-    keep("steps", {"rows": rows, "growth": grown, "growth_at": {"batch": AT, "side": SIDE}})
+                rows[method] = beside_bare(method, data, OF_OTHERS, words.pairs)[0]
+    keep(
+        "steps",
+        {
+            "rows": [each for found in rows.values() for each in found],
+            "growth": grown,
+            "growth_at": {"batch": AT, "side": SIDE},
+        },
+    )
 
 
 if __name__ == "__main__":
