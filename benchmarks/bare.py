@@ -13,6 +13,7 @@ from built import HALFWAY
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from tacit.core.repeatable import repeatable
 from tacit.data.spec import Batch
 from tacit.train.step import Step
 
@@ -40,7 +41,8 @@ def bare(step: Step, batch: Batch) -> Callable[[], object]:
 
     One step is watched: each outermost module that it calls, with what it gives to it. Afterwards the same modules are called
     with the same inputs, each for itself, and get the gradients that they got. What lies between them (views, masks, losses,
-    teachers that follow, checks) is left out.
+    teachers that follow, checks) is left out. An output that another one is made of (tokens, which are pooled) gets the
+    gradients of both, which is one addition more.
     """
     calls = watched(step, batch)
     low = step.training.precision == "bfloat16"
@@ -53,7 +55,8 @@ def bare(step: Step, batch: Batch) -> Callable[[], object]:
                 given, wanted = each.again()
                 outputs += given
                 gradients += wanted
-        torch.autograd.backward(outputs, gradients)
+        with repeatable(step.device):
+            torch.autograd.backward(outputs, gradients)
         step.optimiser.step()
 
     return call

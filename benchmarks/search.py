@@ -80,26 +80,33 @@ def measure(host: str, data: str, budget: dict[str, Any], given: dict[str, Any],
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: for each search that began with `auto` its figures, the best found, and what the best had set."""
+    """Markdown: for each search that began with `auto` its figures, the best found, and both again with other seeds."""
     lines = []
     for key in dict.fromkeys((row["data"], row["host"], _budget(row)) for row in rows):
         of = [row for row in rows if (row["data"], row["host"], _budget(row)) == key and "knn run" in row]
         own = next((row for row in of if not row["given"]), None)
         if own is None:
             continue
-        best = max(of, key=lambda row: row["knn run"])
+        searched = [row for row in of if row["seed"] == own["seed"]]
+        best = max(searched, key=lambda row: row["knn run"])
         options = ", ".join(f"{name}={value}" for name, value in best["given"].items()) or "those of auto"
         cells = [
-            str(len(of) - 1),
+            str(len(searched) - 1),
             _figures(own, "run"),
             _figures(best, "run"),
             options,
+            *(_again(side, of) for side in (own, best)),
             _figures(own, "untrained"),
             _figures(own, "input"),
         ]
         lines.append([*key, *cells])
-    head = ["data", "host", "budget", "tried", "auto", "best k-NN of the search", "its options", "untrained", "raw input"]
-    return layout.table(head, lines)
+    head = ["data", "host", "budget", "tried", "auto", "best k-NN of the search", "its options", "auto again", "best again"]
+    return layout.table([*head, "untrained", "raw input"], lines)
+
+
+def _again(row: dict[str, Any], of: list[dict[str, Any]]) -> str:
+    """The same options with other seeds, where that was measured."""
+    return ", ".join(_figures(r, "run") for r in of if r["given"] == row["given"] and r["seed"] != row["seed"]) or "not run"
 
 
 def _budget(row: dict[str, Any]) -> str:
