@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -13,6 +14,9 @@ from tests.reliability.runs import assert_same, cut, train
 import tacit
 from tacit.data import workers
 from tacit.data.collection import Collection
+from tacit.train.folder import RunFolder
+from tacit.train.pretrain import elsewhere
+from tacit.train.session import Listener
 
 OPTIONS = {"held_back": 24, "store_side": 24}
 
@@ -115,3 +119,28 @@ def test_what_was_skipped_before_the_interruption_is_still_known_after_it(
     cut(tmp_path / "run", monkeypatch, step=3, data=photos, **OPTIONS, steps=4, store="never")
     tacit.resume(tmp_path / "run")
     assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_that_goes_on_with_other_threads_says_that_its_last_bits_may_be_others(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    cut(run, monkeypatch, data=photos, **OPTIONS)
+    assert elsewhere(RunFolder(run)) == ""
+    environment = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(environment | {"threads": 99, "torch": "\x1b[2J"}))
+    told: list[str] = []
+    listener = Listener()
+    listener.say = told.append
+    tacit.resume(run, listener=listener)
+    (notice,) = [line for line in told if line.startswith("begun with")]
+    assert f"threads 99, now {environment['threads']}" in notice
+    assert "\x1b" not in notice
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{", "7"])
+def test_nothing_is_said_of_a_machine_that_nobody_knows(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    assert elsewhere(RunFolder(tmp_path)) == ""
+    (tmp_path / "run.json").unlink()
+    assert elsewhere(RunFolder(tmp_path)) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from tacit.core import signals
+from tacit.core import files, signals
 from tacit.core.errors import TacitError
 from tacit.core.version import __version__
 from tacit.data.collection import Collection
@@ -20,6 +21,9 @@ from tacit.train.folder import RunFolder
 from tacit.train.machine import describe, pick_device
 from tacit.train.plan import Request, planned, short_name, training_part
 from tacit.train.session import Listener, train
+
+DECISIVE = ("torch", "processor", "gpu", "threads")
+"""What the last bits of a sum depend on, as `run.json` has it."""
 
 
 def pretrain(request: Request, listener: Listener | None = None) -> RunFolder:
@@ -112,8 +116,22 @@ def _go_on(folder: RunFolder, config: dict[str, Any], data: Any, fabric: Fabric,
             f"{config['data']['path']} changed since {folder.path} was started (files were added, removed or altered); "
             "put it back as it was, or start a new run with --init"
         )
+    if fabric.global_rank == 0 and (others := elsewhere(folder)):
+        listener.say(f"begun with {others}: the last bits may be others than those of a run that was never cut off")
     with ranks.company(f"`tacit resume {folder.path}` goes on"):
         return train(folder, collection, config, fabric, listener, runs.trained(folder, places))
+
+
+def elsewhere(folder: RunFolder) -> str:
+    """What of the machine is not as it was when the run was begun, in words; empty where all is, or nobody knows."""
+    try:
+        began = files.read_json(folder.environment)
+    except (OSError, TacitError):
+        return ""
+    if not isinstance(began, dict):
+        return ""
+    changed = {name: now for name, now in describe().items() if name in DECISIVE and began.get(name, now) != now}
+    return ", ".join(f"{name} {json.dumps(began[name])[:80]}, now {json.dumps(now)}" for name, now in changed.items())
 
 
 def reopen(config: dict[str, Any], data: Any = None) -> Collection:
