@@ -9,7 +9,7 @@ import torch
 
 from golden import Case, assert_near, golden
 from tacit.data.window import Stretch
-from tacit.methods.mae import Decoder
+from tacit.nn.image_decoder import ImageDecoder
 from tacit.nn.patches import patchify
 from tacit.nn.positions import sincos
 from tacit.nn.spacetime import predicted_frames, tubelets, untubelets
@@ -190,7 +190,7 @@ def test_the_image_control():
         h["num_heads"],
         mlp_ratio=len(weights["blocks.0.mlp.fc1.bias"]) / h["embed_dim"],
     )
-    decoder = Decoder(
+    decoder = ImageDecoder(
         h["embed_dim"],
         h["decoder_embed_dim"],
         sum(name.startswith("decoder_blocks.") and name.endswith("norm1.bias") for name in weights),

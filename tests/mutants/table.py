@@ -227,14 +227,14 @@ MAE_MUTATIONS = [
     ),
     Mutation(
         "mae: no positions in the decoder",
-        "methods/mae.py",
+        "nn/image_decoder.py",
         "torch.cat([x[:, :1], places], dim=1) + self.pos_embed",
         "torch.cat([x[:, :1], places], dim=1)",
         f"{GOLDEN('mae')}::test_forward_pass_and_its_gradients",
     ),
     Mutation(
         "mae: the class token among the predictions",
-        "methods/mae.py",
+        "nn/image_decoder.py",
         "return self.pred(self.norm(x))[:, 1:]",
         "return self.pred(self.norm(x))[:, :-1]",
         f"{GOLDEN('mae')}::test_forward_pass_and_its_gradients",

@@ -18,9 +18,9 @@ from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.data.window import Stretch
 from tacit.methods.clips import ClipOptions, clip_rules, films
-from tacit.methods.mae import Decoder
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.nn.encoder import Encoder
+from tacit.nn.image_decoder import ImageDecoder
 from tacit.nn.spacetime import predicted_frames, tubelets, untubelets
 from tacit.nn.stills import Stills
 from tacit.nn.video_decoder import VideoDecoder
@@ -161,9 +161,9 @@ class ChildVideo(Method):
         self.shown, self.held = predicted_frames(frames, self.tubelet, options.frames_predicted or frames)
         values = self.held * self.patch**2 * spec.channels
         wide, deep, heads = options.decoder_width, options.decoder_depth, options.decoder_heads
-        self.decoder: Decoder | VideoDecoder
+        self.decoder: ImageDecoder | VideoDecoder
         if self.stills:
-            self.decoder = Decoder(encoder.width, wide, deep, heads, self.grid[1:], values)
+            self.decoder = ImageDecoder(encoder.width, wide, deep, heads, self.grid[1:], values)
         else:
             more = {"class_token": options.class_token, "joint": options.positions == "joint"}
             self.decoder = VideoDecoder(encoder.width, wide, deep, heads, self.grid, values, **more)

@@ -17,11 +17,9 @@ from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
 from tacit.methods.pictures import shown, strip
-from tacit.nn.blocks import Block
 from tacit.nn.encoder import Encoder
-from tacit.nn.init import mae as first_values
+from tacit.nn.image_decoder import ImageDecoder
 from tacit.nn.patches import patchify, unpatchify
-from tacit.nn.positions import sincos
 from tacit.nn.vit import VisionTransformer
 from tacit.objectives.precision import wide
 from tacit.objectives.reconstruct import masked_mse, normalised, normalised_chance
@@ -154,7 +152,7 @@ class MAE(Method):
         self.student: VisionTransformer = encoder
         self.patch: int = encoder.patch_embed.patch
         self.grid = encoder.grid([size, size])
-        self.decoder = Decoder(
+        self.decoder = ImageDecoder(
             encoder.width,
             options.decoder_width,
             options.decoder_depth,
@@ -237,29 +235,3 @@ class MAE(Method):
             patches, patches * (1 - mask) + grey * mask, patches * (1 - mask) + prediction * mask
         )]  # fmt: skip
         return strip(*shown(torch.cat(images, dim=2)).chunk(3, dim=2))
-
-
-class Decoder(nn.Module):
-    """A few blocks over all places: what was seen, and one learned token for all that was not."""
-
-    def __init__(self, width_in: int, width: int, depth: int, heads: int, grid: tuple[int, ...], out: int) -> None:
-        super().__init__()
-        self.embed = nn.Linear(width_in, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("pos_embed", torch.cat([torch.zeros(1, width), sincos(width, grid)])[None], persistent=False)
-        self.pos_embed: Tensor
-        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.pred = nn.Linear(width, out)
-        first_values(self)
-
-    def forward(self, latent: Tensor, restore: Tensor) -> Tensor:
-        """Latents `[B, 1 + k, D]`, class token first, and where each place lies among them -> `[B, L, out]`."""
-        x = self.embed(latent)
-        hidden = self.mask_token.to(x.dtype).expand(len(x), restore.shape[1] - x.shape[1] + 1, -1)
-        places = torch.cat([x[:, 1:], hidden], dim=1)
-        places = places.gather(1, restore[..., None].expand(-1, -1, places.shape[2]))  # back to image order
-        x = torch.cat([x[:, :1], places], dim=1) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
-        return self.pred(self.norm(x))[:, 1:]
