@@ -128,7 +128,7 @@ def run(options: dict[str, Any], figures: Figures = of_tokens) -> Run:
 RUNS = {
     "polar-mae": run({}, with_tokens),
     "polar-mae, no energy": run({"energy": 0.0}),
-    "polar-mae, objects": Run("polar-mae", "object_points", {"steps": 400}, OBJECTS, probes, objects),
+    "polar-mae, objects": Run("polar-mae", "object_points", {"steps": 1600}, OBJECTS, probes, objects),
 }
 
 OURS, OBJECT = "polar-mae", "polar-mae, objects"

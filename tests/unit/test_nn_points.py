@@ -169,6 +169,19 @@ def test_a_cloud_depends_on_its_batch_only_where_the_norm_says_so():
         assert torch.allclose(net(marked(x[:1], SIZES[:1])).pooled, net(marked(x)).pooled[:1]) == same
 
 
+def test_a_cloud_is_the_mean_of_its_own_tokens_and_their_maximum_where_asked():
+    x = clouds()
+    net = encoder(norm="token", pool="mean+max").eval()
+    seen, valid = net(marked(x)), net.group(marked(x)).valid
+    assert not valid.all()  # else no cloud would have places without a token
+    own = [tokens[there] for tokens, there in zip(seen.tokens, valid, strict=True)]
+    near(seen.pooled, torch.stack([torch.cat([tokens.mean(0), tokens.amax(0)]) for tokens in own]))
+    assert seen.pooled.shape[1] == net.width == 2 * net.token_width
+    near(seen.tokens.mean(1), seen.pooled[:, : net.token_width])
+    with pytest.raises(TacitError, match="pool"):
+        encoder(pool="sum")
+
+
 def test_taps_attention_and_levels():
     x, net = clouds(), encoder()
     out = net(marked(x), taps=["blocks.0"], attention=True)

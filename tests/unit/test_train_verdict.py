@@ -20,6 +20,7 @@ from tacit.train.config import Training
 from tacit.train.evidence import Evidence
 from tacit.train.verdict import Verdict, judge
 from tacit.train.watch import VIEWS, Watch
+from tacit.views.sight import sight
 from tacit.views.sights import image as shown
 
 BEFORE = {"effective_rank": 20.0, "second_view": 0.2}
@@ -50,6 +51,13 @@ def test_a_lead_that_luck_explains_over_either_baseline_is_undecided(baseline: s
     found = verdict({f"crops_ahead_of_{baseline}": 1.9})
     assert found.verdict == "undecided"
     assert {"untrained": "before training", "input": "raw input"}[baseline] in found.reasons[0]
+
+
+def test_the_words_are_those_of_the_kind() -> None:
+    """Nobody changes the colour of a cloud of points."""
+    found = verdict({"light_ahead_of_untrained": 1.9}, replace(SETTING, varied=sight("points").varied))
+    assert "once points and their values differ" in found.reasons[0]
+    assert "light" not in " ".join(found.reasons)
 
 
 def test_crops_that_are_found_at_the_cost_of_everything_else_are_undecided() -> None:

@@ -58,6 +58,9 @@ class PolarMAEOptions(Options):
     energy: float = option(1.0, "weight of the features' error; 0 for Point-MAE", ge=0)
     turn: Turn = option("free", "how clouds are turned: anyhow, about the third axis, or not at all")
     turn_step: float = option(0.0, "degrees that angles are multiples of; 0 for any", ge=0, le=180)
+    pool: Literal["mean", "mean+max"] = option(
+        "mean", "features of a cloud: the mean of its tokens, or that and their maximum, twice as long", auto="mean+max"
+    )
 
 
 class Hidden(NamedTuple):
@@ -124,6 +127,7 @@ class PolarMAE(Method):
             "decoder_depth": Chosen(1 if small else 2, "a small decoder is enough"),
             "drop_path": Chosen(0.0, "short runs"),
             "dropout": Chosen(0.0, "short runs"),
+            "pool": Chosen("mean+max", "what one part of a cloud says is not lost among the others"),
             "train.optimiser": Chosen("adamw", "as published"),
             "train.lr": Chosen(
                 1e-3 * (facts.batch / 16) ** 0.5 if facts.batch < 64 else 2e-3, "1e-3 x sqrt(batch / 16), 2e-3 at most"
@@ -136,19 +140,9 @@ class PolarMAE(Method):
     def encoder_options(cls, options: Any, encoder: str) -> dict[str, Any]:
         if not encoder.startswith("point-vit"):
             return {}
-        same = (
-            "radius",
-            "overlap",
-            "neighbours",
-            "slots",
-            "most",
-            "mean_centres",
-            "norm",
-            "drop_path",
-            "dropout",
-            "relative_bias",
-        )
-        return {name: getattr(options, name) for name in same} | {"hidden": [options.pointnet, 2 * options.pointnet]}
+        cut = ("radius", "overlap", "neighbours", "slots", "most", "mean_centres")
+        same = {name: getattr(options, name) for name in (*cut, "norm", "relative_bias", "drop_path", "dropout", "pool")}
+        return same | {"hidden": [options.pointnet, 2 * options.pointnet]}
 
     @classmethod
     def extent(cls, options: Any, size: int) -> tuple[int, ...]:
@@ -167,7 +161,7 @@ class PolarMAE(Method):
         super().__init__(options, encoder, spec, size)
         assert isinstance(encoder, PointTransformer)  # `check` saw to that
         self.student: PointTransformer = encoder
-        width, features = encoder.width, spec.channels - 3
+        width, features = encoder.token_width, spec.channels - 3
         self.slots: int = encoder.cut["size"]
         self.told = spec.channels if options.predicted == "full" else 3
         self.mask_token = nn.Parameter(torch.zeros(width))

@@ -28,11 +28,13 @@ class Setting:
         training: its values.
         departures: options that the user set otherwise than the recipe would have, each with (the user's value, the recipe's).
         duplicates: share of samples with a near-duplicate, in `[0, 1]`.
+        varied: what views of whole samples differ in (`Sight.varied`).
     """
 
     training: Training
     departures: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     duplicates: float = 0.0
+    varied: str = "light and colour"
 
 
 def departures(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -69,10 +69,11 @@ def judge(e: Evidence, setting: Setting, stopped: str = "") -> Verdict:
         return verdict("undecided", ["too few samples were held back to tell"])
     if not all(math.isfinite(value) for value in (*e.now.values(), e.loss if e.step else 0.0)):
         return verdict("diverged", ["the loss or the features are no longer finite"])
-    for word, rule in (("diverged", _diverged), ("collapsed", _collapsed), ("undecided", _undecided)):
-        if reasons := rule(e):
-            return verdict(word, [*reasons, *_figures(e)])
-    return verdict("learned", _figures(e))
+    figures = _figures(e, setting.varied)
+    for word, found in (("diverged", _diverged(e)), ("collapsed", _collapsed(e)), ("undecided", _undecided(e, setting.varied))):
+        if found:
+            return verdict(word, [*found, *figures])
+    return verdict("learned", figures)
 
 
 def _diverged(e: Evidence) -> list[str]:
@@ -99,7 +100,7 @@ def _collapsed(e: Evidence) -> list[str]:
     return []
 
 
-def _undecided(e: Evidence) -> list[str]:
+def _undecided(e: Evidence, varied: str) -> list[str]:
     missing = []
     if e.samples < ENOUGH:
         missing.append(f"{e.samples} held-back samples are too few to be sure")
@@ -110,7 +111,7 @@ def _undecided(e: Evidence) -> list[str]:
             missing.append(f"second views are found no better than {whom}, beyond what luck explains")
     crops, light = min(e.now[f"crops_ahead_of_{name}"] for name in ("untrained", "input")), e.now["light_ahead_of_untrained"]
     if light < CLEAR and not (light > -CLEAR and crops >= PLAIN):
-        missing.append("whole samples in another light and colour are found no better than before training")
+        missing.append(f"whole samples are found no better than before training once {varied} differ")
     if missing and _flat(e):
         missing.append(f"what the loss sees is nearly the same for all samples (spread {e.now['projector_spread']:.2f})")
     return missing
@@ -121,7 +122,7 @@ def _flat(e: Evidence) -> bool:
     return e.now.get("projector_spread", math.inf) < ALIKE
 
 
-def _figures(e: Evidence) -> list[str]:
+def _figures(e: Evidence, varied: str) -> list[str]:
     found, before, raw = (row["second_view"] for row in (e.now, e.untrained, e.raw))
     crops, light = ([e.now[f"{probe}_ahead_of_{name}"] for name in ("untrained", "input")] for probe in ("crops", "light"))
     than = f"from {e.first_loss:.3g} at the start" if e.chance is None else f"against {e.chance:.3g} by chance"
@@ -131,7 +132,7 @@ def _figures(e: Evidence) -> list[str]:
     return [
         f"a sample's second view is found among {e.samples} in {found:.0%} of cases (untrained encoder {before:.0%}, raw input "
         f"{raw:.0%}); counting places, {crops[0]:+.1f} and {crops[1]:+.1f} standard errors ahead of them, {light[0]:+.1f} and "
-        f"{light[1]:+.1f} where light and colour change instead of the crop",
+        f"{light[1]:+.1f} where {varied} change instead of the crop",
         f"effective rank {e.now['effective_rank']:.1f} (untrained {e.untrained['effective_rank']:.1f}){places}",
         f"loss {e.loss:.3g}, {than}",
     ]

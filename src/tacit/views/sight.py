@@ -28,6 +28,8 @@ class Sight(Protocol):
 
     coarse: tuple[int, ...]
     """The extent at which raw input is compared: what a person would call a thumbnail."""
+    varied: str
+    """What differs between two views of `light`, in words, several things."""
 
     def window(self, spec: Spec, extent: Sequence[int]) -> Window | None:
         """Which part of a sample the views below are made of; None for all of it."""

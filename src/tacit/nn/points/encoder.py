@@ -17,6 +17,9 @@ from tacit.nn.points.pointnet import PointNet
 from tacit.nn.points.sampling import gather
 from tacit.nn.points.trunk import Passed, Positions, RaggedTransformer, distance_bias
 
+POOLS = {"mean": 1, "mean+max": 2}
+"""How tokens become the vector of a cloud, and how many times as long as a token's that is."""
+
 
 class Tokens(NamedTuple):
     """A batch of clouds cut into tokens; those of a cloud come first, what follows is 0.
@@ -56,6 +59,10 @@ class PointTransformer(Encoder):
         drop_path: of the last block, per token; it grows linearly from 0 in the first.
         dropout: of attention weights.
         relative_bias: `none`, or `distance`: half of the heads look at near tokens more (see `distance_bias`).
+        pool: what the vector of a cloud is: the `mean` of its tokens, or that and their maximum (`mean+max`), 2 D long.
+
+    Attributes:
+        token_width: D, the length of a token's vector; `width` is that of a cloud's.
     """
 
     portable = False  # tokens are found in a search tree
@@ -79,12 +86,15 @@ class PointTransformer(Encoder):
         drop_path: float = 0.0,
         dropout: float = 0.0,
         relative_bias: str = "none",
+        pool: str = "mean",
     ) -> None:
         super().__init__()
         one_of("relative_bias", relative_bias, ("none", "distance"))
+        one_of("pool", pool, POOLS)
         if channels < 3 or radius <= 0:
             raise TacitError(f"points need 3 coordinates and a radius above 0, not {channels} channels and {radius}")
-        self.channels, self.width, self.depth, self.heads = channels, width, depth, heads
+        self.channels, self.token_width, self.depth, self.heads = channels, width, depth, heads
+        self.pool, self.width = pool, width * POOLS[pool]
         self.radius, self.mean_centres, self.context = radius, mean_centres, context
         self.cut = {"radius": radius, "overlap": overlap, "neighbours": neighbours, "size": slots, "most": most}
         self.relative_bias, self.mlp_ratio, self.hidden = relative_bias, mlp_ratio, (hidden[0], hidden[1])
@@ -128,7 +138,7 @@ class PointTransformer(Encoder):
         patches, centres = contents(x[:, : self.channels].transpose(1, 2), groups, self.radius, self.mean_centres)
         valid, point_mask = groups.valid, groups.point_mask
         rows = self.tokenizer(patches[valid], point_mask[valid])
-        embedded = padded(rows, valid, rows.new_zeros(self.width))
+        embedded = padded(rows, valid, rows.new_zeros(self.token_width))
         return Tokens(embedded, patches, centres, valid, point_mask)
 
     def attend(
@@ -158,7 +168,8 @@ class PointTransformer(Encoder):
         attention: bool = False,
         groups: Groups | None = None,
     ) -> Encoded:
-        """See `Encoder.forward`. The vector of a cloud is the mean of its tokens.
+        """See `Encoder.forward`. In place of the tokens that a cloud does not have comes the mean of those that it has, so that
+        the mean and the maximum over all places are theirs.
 
         Args:
             x: `[B, C + 1, N]`, coordinates first; the last channel is above 0 where there is a point, and those of a cloud come
@@ -170,8 +181,10 @@ class PointTransformer(Encoder):
         tokens = self.tokenize(x, self.group(x) if groups is None else groups)
         out, seen, maps = self.attend(tokens, keep, draws, taps, attention)
         counted = (tokens.valid if keep is None else keep >= 0)[..., None]
-        out = torch.where(counted, out, 0)
-        return Encoded(out.sum(1) / counted.sum(1).clamp(min=1), out, None, seen, maps)
+        mean = torch.where(counted, out, 0).sum(1) / counted.sum(1).clamp(min=1)
+        out = torch.where(counted, out, mean[:, None])
+        pooled = mean if self.pool == "mean" else torch.cat([mean, out.amax(1)], dim=1)
+        return Encoded(pooled, out, None, seen, maps)
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """The most tokens that clouds of so many points can have."""

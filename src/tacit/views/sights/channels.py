@@ -13,6 +13,7 @@ from tacit.views.image import ImageView
 
 coarse = (16, 16, 16)
 """The first so many channels, in their order, with zeros for those that a picture does not have: what a person would stack."""
+varied = "the values of its channels"
 
 
 def window(spec: Spec, extent: Sequence[int]) -> None:

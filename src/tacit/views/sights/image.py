@@ -11,6 +11,7 @@ from tacit.data.spec import Spec
 from tacit.views.image import CentreView, ImageView, Jitter
 
 coarse = (32, 32)
+varied = "light and colour"
 
 
 def window(spec: Spec, extent: Sequence[int]) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tacit.views.sights.image import coarse, crops, flat, light, looks, still, told, tuning, window
+from tacit.views.sights.image import coarse, crops, flat, light, looks, still, told, tuning, varied, window
 
-__all__ = ["coarse", "crops", "flat", "light", "looks", "still", "told", "tuning", "window"]
+__all__ = ["coarse", "crops", "flat", "light", "looks", "still", "told", "tuning", "varied", "window"]

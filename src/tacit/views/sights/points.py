@@ -12,6 +12,7 @@ from tacit.data.window import Spread
 from tacit.views.points import PointView
 
 coarse = (4096,)
+varied = "points and their values"
 
 CELLS = 8
 """Along each axis, of the histogram that raw input is compared by."""

@@ -16,6 +16,7 @@ from tacit.views.video import ClipView, MiddleView
 from tacit.views.view import View
 
 coarse = (8, 16, 16)
+varied = "light and colour"
 
 CLIPS = 10
 """So many stand for a film, as RSPNet has it."""

@@ -11,6 +11,7 @@ from tacit.data.spec import Spec
 from tacit.views.volume import CentreVolume, Light, VolumeView
 
 coarse = (16, 16, 16)
+varied = "intensities"
 
 
 def window(spec: Spec, extent: Sequence[int]) -> None:
