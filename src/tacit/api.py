@@ -74,7 +74,7 @@ class Run:
         """Features of every readable sample of `data`, float32 `[N, D]`, in the order of its index.
 
         Args:
-            features: `pooled`, `class`, `mean`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
+            features: `pooled`, `class`, `mean`, `mean+max`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
         """
         from tacit.evaluation.features import extract
 
@@ -101,7 +101,7 @@ class Run:
             shard: part `k` of `n`, from 0: one process of many.
             map: add `x` and `y`, a two-dimensional map.
             absolute: write whole paths.
-            features: `pooled`, `class`, `mean`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
+            features: `pooled`, `class`, `mean`, `mean+max`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
             cluster: compute on a Ray cluster: `local`, `auto`, `HOST:PORT`.
             max_bad: a larger share of unreadable samples is an error.
         """
@@ -147,7 +147,7 @@ class Run:
             kind: the kind of data, where it should not be guessed; the run's own, by default, where it can be read so.
             split: use only this split of the data.
             columns: which columns of a manifest to use.
-            features: `pooled`, `class`, `mean`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
+            features: `pooled`, `class`, `mean`, `mean+max`, `class+mean`, `class4` or `whitened`. See `docs/embedding.md`.
             max_bad: a larger share of unreadable samples is an error.
         """
         from tacit.use.evaluate import evaluate

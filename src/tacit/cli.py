@@ -33,7 +33,9 @@ Kind = Annotated[
 ]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="Name a manifest's column, as `path=filename`")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as `temperature=0.2`; beats every recipe")]
-Features = Annotated[str, typer.Option(help="What of the encoder is used: pooled, class, mean, class+mean, class4 or whitened")]
+Features = Annotated[
+    str, typer.Option(help="What of the encoder is used: pooled, class, mean, mean+max, class+mean, class4 or whitened")
+]
 Devices = Annotated[int, typer.Option(help="Processes on this machine, one per device")]
 Nodes = Annotated[int, typer.Option(help="Machines; give the same command on each, with MASTER_ADDR set")]
 Strategy = Annotated[str | None, typer.Option(help="How weights lie on many devices: ddp (a copy on each) or fsdp (a part)")]

@@ -130,6 +130,13 @@ POLAR_MAE_MUTATIONS = [
         "unit/test_methods_polar_mae.py::test_the_mean_over_ranks_is_that_over_all_tokens",
     ),
     Mutation(
+        "polar-mae: missing tokens are zero",
+        "nn/points/encoder.py",
+        "out = torch.where(counted, out, mean[:, None])",
+        "out = torch.where(counted, out, 0)",
+        "unit/test_nn_points.py::test_a_cloud_is_the_mean_of_its_own_tokens_and_their_maximum_where_asked",
+    ),
+    Mutation(
         "points: coordinates taken for brightness",
         "data/measure.py",
         "bright = bool(sides(collection.kind.name, collection.form.extent))",

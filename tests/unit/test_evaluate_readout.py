@@ -63,6 +63,8 @@ def test_class_and_mean_are_read_after_the_last_norm():
     assert torch.allclose(read_out(encoder, x, "class+mean"), expected, atol=1e-6)
     assert torch.allclose(read_out(encoder, x, "mean"), expected[:, encoder.width :], atol=1e-6)
     assert torch.equal(read_out(encoder, x), encoder(x).pooled)
+    beside = torch.cat([last[:, 1:].mean(dim=1), last[:, 1:].amax(dim=1)], dim=-1)
+    assert torch.allclose(read_out(encoder, x, "mean+max"), beside, atol=1e-6)
 
 
 @torch.no_grad()

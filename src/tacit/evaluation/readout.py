@@ -13,7 +13,8 @@ FEATURES = {
     "pooled": "what the encoder pools itself, of length D: a transformer's class token, a network's mean over places",
     "class": "the class token after the last norm, D",
     "mean": "the mean of the tokens of all places after the last norm, D",
-    "class+mean": "both of them, 2 D: what DINO's linear probe reads off a ViT-B",
+    "mean+max": "that and the maximum over the same tokens, 2 D: of masked systems it often finds better neighbours",
+    "class+mean": "class token and mean, 2 D: what DINO's linear probe reads off a ViT-B",
     "class4": "the class tokens of the last four blocks, each after the last norm, 4 D: what it reads off a ViT-S",
 }
 WHITENED = "whitened"
@@ -34,7 +35,11 @@ def read_out(encoder: Encoder, x: Tensor, features: str = "pooled") -> Tensor:
     seen = encoder(x)
     if features == "pooled":
         return seen.pooled
-    parts = {"class": lambda: _class_token(encoder, seen), "mean": lambda: seen.tokens.mean(dim=1)}
+    parts = {
+        "class": lambda: _class_token(encoder, seen),
+        "mean": lambda: seen.tokens.mean(dim=1),
+        "max": lambda: seen.tokens.amax(dim=1),
+    }
     return torch.cat([parts[part]() for part in features.split("+")], dim=1)
 
 
