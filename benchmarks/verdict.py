@@ -36,6 +36,7 @@ from tacit.data.open import measure, open_data
 from tacit.data.spec import Batch, Spec
 from tacit.evaluation import figures
 from tacit.evaluation.neighbours import nearest
+from tacit.methods.registry import method
 from tacit.nn.norms import settled
 from tacit.train import loop
 from tacit.train.advice import Setting
@@ -236,7 +237,7 @@ def judged(row: dict[str, Any]) -> tuple[str, float]:
     if "refused" in row:
         return "refused", 0.0
     kept, steps = row["evidence"], row["steps"]
-    setting = Setting(Training(steps=steps), {}, row["duplicates"])
+    setting = Setting(Training(steps=steps), {}, row["duplicates"], rebuilds=method(row["host"]).rebuilds)
     verdict = None
     for check in row["checks"]:
         now = {name: math.nan if value is None else value for name, value in check["now"].items()}

@@ -166,6 +166,20 @@ VERDICT_MUTATIONS = [
         f"{VERDICT}::test_a_low_rank_with_which_samples_are_still_found_is_no_collapse",
     ),
     Mutation(
+        "trust: what learns the mean first is stopped",
+        "train/verdict.py",
+        "if setting.rebuilds and e.step",
+        "if False and e.step",
+        f"{VERDICT}::test_what_predicts_its_own_input_may_pass_through_few_directions_at_first",
+    ),
+    Mutation(
+        "auto: counted budgets keep large batches",
+        "train/auto.py",
+        "found[0] < ENOUGH_STEPS and batch.value > 64",
+        "found[0] < 0 and batch.value > 64",
+        "unit/test_recipe.py::test_batches_are_smaller_where_steps_would_be_few",
+    ),
+    Mutation(
         "trust: a solved loss passes for learning",
         "train/verdict.py",
         "abs(e.loss) < SOLVED * e.chance",

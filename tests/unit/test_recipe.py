@@ -98,6 +98,24 @@ def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
     assert rate(optimiser="sgd", lr=0.5) == 0.5
 
 
+@pytest.mark.parametrize(
+    ("budget", "given", "batch", "steps"),
+    [
+        (Budget(samples=20_000), {}, 64, 312),
+        (Budget(epochs=4), {}, 64, 340),
+        (Budget(samples=200_000), {}, 128, 1562),
+        (Budget(samples=20_000), {"batch": 256}, 256, 78),
+        (Budget(steps=100), {}, 256, 100),
+    ],
+)
+def test_batches_are_smaller_where_steps_would_be_few(budget: Budget, given: dict[str, Any], batch: int, steps: int):
+    small = Spec("image", 3, (32, 32))
+    seen: Any = SimpleNamespace(samples=6000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+    situation = Situation(method("simclr"), small, seen, None, budget, "cpu", measure=lambda o, t: 1.0, training=given)
+    fitted = resolve("auto", situation, given).training
+    assert (fitted.batch, fitted.steps) == (batch, steps)
+
+
 def test_short_runs_of_convolutions_train_on_small_views_and_take_features_of_larger_ones():
     seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
 

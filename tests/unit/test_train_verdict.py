@@ -101,6 +101,14 @@ def test_features_on_a_line_have_collapsed(now: dict[str, float]) -> None:
     assert verdict(now).verdict == "collapsed"
 
 
+def test_what_predicts_its_own_input_may_pass_through_few_directions_at_first() -> None:
+    """It learns the mean colour before anything else: that is no collapse, unless it stays so."""
+    setting, line = replace(SETTING, rebuilds=True), {"effective_rank": 1.4}
+    assert verdict(line, setting, step=99).verdict == "learned"
+    assert verdict(line, setting, step=100).verdict == "collapsed"
+    assert verdict(line, step=99).verdict == "collapsed"
+
+
 @pytest.mark.parametrize(
     "now", [{}, {"crops_ahead_of_untrained": -3.0}, {"light_ahead_of_untrained": -3.0}], ids=["both", "light", "crops"]
 )

@@ -65,6 +65,7 @@ class ChildVideo(Method):
     )
     kinds = ("video",)
     tokens = True
+    rebuilds = True
     Options = ChildVideoOptions
     paper_training = {
         "encoder": "video-vit-huge/2x14",

@@ -69,6 +69,7 @@ class MAE(Method):
     )
     kinds = ("image",)
     tokens = True
+    rebuilds = True
     Options = MAEOptions
     paper_training = {
         "encoder": "vit-base/16",

@@ -151,6 +151,8 @@ class Method(nn.Module):
     """The method that a run is one of to those who need it, if not its own: with that one's options and weights."""
     tokens: ClassVar[bool] = False
     """Whether the encoder has to be able to look at a subset of tokens."""
+    rebuilds: ClassVar[bool] = False
+    """Whether it predicts the input itself, a loss that is not lowered by saying the same of all samples."""
     negatives: ClassVar[bool] = False
     """Whether the loss sets samples against others of the batch."""
     by_place: ClassVar[bool] = False

@@ -95,6 +95,7 @@ class PolarMAE(Method):
     )
     kinds = ("points",)
     tokens = True
+    rebuilds = True
     Options = PolarMAEOptions
     paper_training = {
         "encoder": "point-vit-small",

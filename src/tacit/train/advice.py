@@ -29,12 +29,14 @@ class Setting:
         departures: options that the user set otherwise than the recipe would have, each with (the user's value, the recipe's).
         duplicates: share of samples with a near-duplicate, in `[0, 1]`.
         varied: what views of whole samples differ in (`Sight.varied`).
+        rebuilds: whether the method predicts its own input (`Method.rebuilds`).
     """
 
     training: Training
     departures: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     duplicates: float = 0.0
     varied: str = "light and colour"
+    rebuilds: bool = False
 
 
 def departures(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -52,11 +52,7 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     if (batch := chosen["train.batch"].value) > now.kept:  # before a step of it is tried
         raise TacitError(f"{now.kept} samples to train on are fewer than one batch of {batch}; give a smaller one or more data")
     chosen["train.precision"], pace = _precision(now, chosen, extent)
-    fixed = now.budget.fixed_steps(now.kept // chosen["train.batch"].value, chosen["train.batch"].value)
-    if fixed is not None:
-        chosen["train.steps"] = Chosen(*fixed)
-    else:
-        chosen |= _steps(now, chosen, extent, pace)
+    chosen |= _counted(now, chosen["train.batch"]) or _timed(now, chosen, extent, pace)
     steps = chosen["train.steps"].value
     chosen["train.warmup"] = Chosen(min(steps // 2, max(20, round(0.05 * steps))), "5 % of the steps, at least 20")
     shown = chosen["train.feature_size"].value or chosen["train.size"].value
@@ -119,7 +115,19 @@ def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...
     return Chosen("float32", f"a step takes {wide:.2f} s, in bfloat16 {narrow:.2f} s"), wide
 
 
-def _steps(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> dict[str, Chosen]:
+def _counted(now: Situation, batch: Chosen) -> dict[str, Chosen]:
+    """The steps of a budget that is not in minutes, of a smaller batch where so many samples or epochs would be few of them."""
+
+    def fixed() -> tuple[int, str] | None:
+        return now.budget.fixed_steps(now.kept // batch.value, batch.value)
+
+    if now.budget.steps is None and "batch" not in now.training:
+        while (found := fixed()) and found[0] < ENOUGH_STEPS and batch.value > 64:
+            batch = Chosen(batch.value // 2, "halved for more steps")
+    return {"train.batch": batch, "train.steps": Chosen(*found)} if (found := fixed()) else {}
+
+
+def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> dict[str, Chosen]:
     """As many steps as the time holds, of a smaller batch where they would be few."""
     batch, first = chosen["train.batch"], chosen["train.steps"].value
     looks = min(now.verdict_seconds(chosen, extent), 30 * now.minutes)

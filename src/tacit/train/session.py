@@ -153,7 +153,8 @@ def _begun(
     if first and training.probe:
         probe = Probe(training.probe, watch.spec, method_type.extent(options, training.shown_size), training.seed)
     sink = loggers.SINKS[training.log_to](folder, config) if first and training.log_to else None
-    setting = Setting(training, departures(config), config["data"].get("duplicates", 0.0), sight(spec.kind).varied)
+    duplicates = config["data"].get("duplicates", 0.0)
+    setting = Setting(training, departures(config), duplicates, sight(spec.kind).varied, method.rebuilds)
     loop = Loop(step, loader, watch, setting, folder, say, tell, probe, sink)
     if folder.last.exists():
         loop.restore()

@@ -12,6 +12,10 @@ from tacit.train.evidence import CLEAR, COLLAPSED_RANK, ENOUGH, Evidence, Row
 COLLAPSED_SHARE = 1 / 3
 """A rank below this share of the untrained encoder's, together with samples that are no longer found, is a collapse too."""
 
+GATHERED = 0.5
+"""Up to this share of its steps a method that predicts its input is not said to collapse: it learns the mean colour first,
+and its features pass through a few directions, which healthy runs were seen to leave within a third of their steps."""
+
 SOLVED = 0.5
 """A loss below this share of chance has to come from differences between samples; else it was solved without them."""
 
@@ -70,7 +74,8 @@ def judge(e: Evidence, setting: Setting, stopped: str = "") -> Verdict:
     if not all(math.isfinite(value) for value in (*e.now.values(), e.loss if e.step else 0.0)):
         return verdict("diverged", ["the loss or the features are no longer finite"])
     figures = _figures(e, setting.varied)
-    for word, found in (("diverged", _diverged(e)), ("collapsed", _collapsed(e)), ("undecided", _undecided(e, setting.varied))):
+    collapsed = [] if setting.rebuilds and e.step < GATHERED * setting.training.steps else _collapsed(e)
+    for word, found in (("diverged", _diverged(e)), ("collapsed", collapsed), ("undecided", _undecided(e, setting.varied))):
         if found:
             return verdict(word, [*found, *figures])
     return verdict("learned", figures)
