@@ -58,10 +58,12 @@ MEANINGS = {
     ),
     "crops_ahead_of_input": Meaning("crops found, ahead of raw input", "by so many standard errors; above 2 is more than luck"),
     "light_ahead_of_untrained": Meaning(
-        "other light found, ahead of untrained", "by so many standard errors; above 2 is more than luck"
+        "other values found, ahead of untrained",
+        "whole samples whose light, colour or features differ; by so many standard errors; above 2 is more than luck",
     ),
     "light_ahead_of_input": Meaning(
-        "other light found, ahead of raw input", "by so many standard errors; above 2 is more than luck"
+        "other values found, ahead of raw input",
+        "whole samples whose light, colour or features differ; by so many standard errors; above 2 is more than luck",
     ),
     "alpha_req": Meaning("spectral decay", "exponent with which the spectrum falls (alpha-ReQ); near 1 is good"),
     "loss": Meaning("loss", "what training lowered; compare it with chance, not with other methods"),
