@@ -115,15 +115,19 @@ def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...
     return Chosen("float32", f"a step takes {wide:.2f} s, in bfloat16 {narrow:.2f} s"), wide
 
 
+def _worth_halving(now: Situation, batch: Chosen, steps: int) -> bool:
+    """Whether a run of so many steps gains by more steps of a smaller batch, where nobody said which."""
+    return "batch" not in now.training and batch.value > 64 and steps < ENOUGH_STEPS
+
+
 def _counted(now: Situation, batch: Chosen) -> dict[str, Chosen]:
     """The steps of a budget that is not in minutes, of a smaller batch where so many samples or epochs would be few of them."""
 
     def fixed() -> tuple[int, str] | None:
         return now.budget.fixed_steps(now.kept // batch.value, batch.value)
 
-    if now.budget.steps is None and "batch" not in now.training:
-        while (found := fixed()) and found[0] < ENOUGH_STEPS and batch.value > 64:
-            batch = Chosen(batch.value // 2, "halved for more steps")
+    while now.budget.steps is None and (found := fixed()) and _worth_halving(now, batch, found[0]):
+        batch = Chosen(batch.value // 2, "halved for more steps")
     return {"train.batch": batch, "train.steps": Chosen(*found)} if (found := fixed()) else {}
 
 
@@ -139,7 +143,7 @@ def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], p
     def timed(steps: int) -> float:
         return now.seconds(chosen | {"train.batch": batch, "train.steps": Chosen(steps, "tried")}, extent)
 
-    while "batch" not in now.training and batch.value > 64 and held(pace) < ENOUGH_STEPS:
+    while _worth_halving(now, batch, held(pace)):
         batch = Chosen(batch.value // 2, f"halved, so that {now.minutes:g} minutes hold more steps")
         pace = timed(first)
     steps, pace = _fitting(held, timed, first, pace)
