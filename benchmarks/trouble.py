@@ -90,10 +90,10 @@ def dino_without_stop(self: Any, views: dict[str, Tensor], draws: Draws, progres
     o, large = self.options, torch.cat([views["global1"], views["global2"]])
     small = [view for name, view in views.items() if name.startswith("local")]
     student = self.says(large, small, draws)
-    target = ((student[: len(large)] - self.center) / o.teacher_temperature).softmax(dim=-1)
+    target = ((student[: len(large)] - self.center.of()) / o.teacher_temperature).softmax(dim=-1)
     loss = cross_view(student, target, o.student_temperature, 2 + len(small))
     if self.training:
-        self.heard.append(student[: len(large)].detach().mean(dim=0, keepdim=True))
+        self.center.hear(student[: len(large)])
     return Terms(loss, {"cross_view": loss.detach()}, chance=math.log(o.prototypes))
 
 

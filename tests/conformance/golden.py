@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tacit.nn.centre import Centre
+
 FOLDER = Path(os.environ.get("TACIT_GOLDEN") or Path(__file__).parents[1] / "golden")
 
 
@@ -46,3 +48,12 @@ def golden(name: str) -> dict[str, Case]:
 
 def assert_near(actual: Tensor, expected: Tensor, rtol: float = 1e-9, atol: float = 1e-9) -> None:
     torch.testing.assert_close(actual.detach(), expected.to(actual.dtype), rtol=rtol, atol=atol)
+
+
+def moved(center: Tensor, teacher: Tensor, momentum: float) -> Tensor:
+    """A centre `[1, K]` after a step in which the teacher said these rows."""
+    centre = Centre(center.shape[-1], momentum).to(center.dtype)
+    centre.mean.copy_(center)
+    centre.hear(teacher)
+    centre.move()
+    return centre.mean

@@ -67,16 +67,14 @@ def test_a_step():
         "grad_student_last_layer2_v": alice.head.last_layer2.weight_v.grad,
     }.items():
         assert_near(value, CASE.out[name], rtol=1e-8, atol=1e-12)
-    assert (alice.center == 0).all()  # the loss was that of the centres before this step
+    assert (alice.center.mean == 0).all()  # the loss was that of the centres before this step
 
 
 def test_both_centres_follow_after_the_step():
     case, alice = ALICE["center"], method()
     h, x = case.hyper, case.inputs
-    alice.options = alice.options.model_copy(
-        update={"centre_momentum": h["center_momentum"], "patch_centre_momentum": h["center_patch_momentum"]}
-    )
-    alice.center, alice.center_patch = x["center"], x["center_patch"][0]
+    alice.center.momentum, alice.center_patch.momentum = h["center_momentum"], h["center_patch_momentum"]
+    alice.center.mean, alice.center_patch.mean = x["center"], x["center_patch"][0]
     alice.teacher_head.forward = lambda vectors: vectors
     alice.places = lambda student, teacher, draws: (student.encoder, teacher.encoder)
     alice.head.forward = lambda vectors: vectors
@@ -84,5 +82,5 @@ def test_both_centres_follow_after_the_step():
     none = torch.zeros(len(said.vectors), 1, 4, 4, 4, dtype=torch.float64)
     alice.loss(said, said, none, none, none, Draws(0, 0, torch.arange(len(said.vectors) // 2)), FIRST)
     alice.after_step(FIRST)
-    assert_near(alice.center, case.out["center"], rtol=1e-8, atol=1e-12)
-    assert_near(alice.center_patch[None], case.out["center_patch"], rtol=1e-8, atol=1e-12)
+    assert_near(alice.center.mean, case.out["center"], rtol=1e-8, atol=1e-12)
+    assert_near(alice.center_patch.mean[None], case.out["center_patch"], rtol=1e-8, atol=1e-12)

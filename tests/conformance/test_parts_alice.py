@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 import torch
 
-from golden import Case, assert_near, golden
+from golden import Case, assert_near, golden, moved
 from tacit.nn.casa import CASA, AlignmentHead
 from tacit.nn.ema import momentum
 from tacit.objectives.alignment import half_square, same_view
-from tacit.objectives.distil import cross_view, recentre, sharpen, teacher_temperature
+from tacit.objectives.distil import cross_view, sharpen, teacher_temperature
 from tacit.train.schedule import cosine, inclusive_warmup_cosine
 from tacit.views.volume_crops import crop_around, descriptors, match
 from tacit.views.volume_masks import hidden_of, hide_columns, spread
@@ -51,8 +51,8 @@ def test_loss_and_its_gradients():
 def test_both_centres():
     case = ALICE["center"]
     h, inputs = case.hyper, case.inputs
-    near(recentre(inputs["center"], inputs["teacher_cls"], h["center_momentum"]), case.out["center"])
-    patch = recentre(inputs["center_patch"][0], inputs["teacher_patch"].flatten(0, 1), h["center_patch_momentum"])
+    near(moved(inputs["center"], inputs["teacher_cls"], h["center_momentum"]), case.out["center"])
+    patch = moved(inputs["center_patch"][0], inputs["teacher_patch"], h["center_patch_momentum"])
     near(patch[None], case.out["center_patch"])
 
 

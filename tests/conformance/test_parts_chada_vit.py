@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from golden import Case, assert_near, golden
+from golden import Case, assert_near, golden, moved
 from tacit.nn.channel_vit import ChannelViT, of_true_channels, visible
 from tacit.nn.ema import follow
 from tacit.nn.heads import DINOHead
 from tacit.nn.masked_blocks import PostNormBlock
 from tacit.nn.positions import resample
-from tacit.objectives.distil import cross_view, recentre, sharpen, teacher_temperature
+from tacit.objectives.distil import cross_view, sharpen, teacher_temperature
 from tacit.train.schedule import cosine
 from tacit.views.channels import present
 
@@ -148,7 +148,7 @@ def test_dino_loss_its_gradient_centre_and_temperatures():
     loss = cross_view(student, sharpen(teacher, center, temperatures[h["epoch"]]), h["student_temp"], views=2)
     assert_near(loss, case.out["loss"])
     assert_near(torch.autograd.grad(loss, student)[0], case.out["grad_student"])
-    assert_near(recentre(center, teacher, h["center_momentum"]), case.out["center_after"])
+    assert_near(moved(center, teacher, h["center_momentum"]), case.out["center_after"])
 
 
 def test_momentum_and_the_teacher_that_follows():

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from golden import Case, assert_near, golden
+from golden import Case, assert_near, golden, moved
 from tacit.nn.ema import follow, momentum
 from tacit.nn.heads import DINOHead
 from tacit.nn.positions import resample
 from tacit.nn.vit import VisionTransformer
-from tacit.objectives.distil import cross_view, recentre, sharpen, teacher_temperature
+from tacit.objectives.distil import cross_view, sharpen, teacher_temperature
 from tacit.train.optimise import clip_each
 from tacit.train.schedule import cosine, inclusive_warmup_cosine
 
@@ -35,7 +35,7 @@ def test_loss_centre_and_gradient():
     loss = cross_view(student, sharpen(teacher, center, h["teacher_temp"]), h["student_temp"], h["ncrops"])
     assert_near(loss, case.out["loss"])
     assert_near(torch.autograd.grad(loss, student)[0], case.out["grad_student"])
-    assert_near(recentre(center, teacher, h["center_momentum"]), case.out["center"])
+    assert_near(moved(center, teacher, h["center_momentum"]), case.out["center"])
 
 
 def test_head_and_its_gradients():
@@ -122,7 +122,7 @@ def test_step_from_its_parts():
         "student_logits": student_logits,
         "teacher_logits": teacher_logits,
         "loss": loss,
-        "center": recentre(case.inputs["center"], teacher_logits, h["center_momentum"]),
+        "center": moved(case.inputs["center"], teacher_logits, h["center_momentum"]),
         "grad_patch_weight": student.backbone.patch_embed.proj.weight.grad,
         "grad_pos_embed": student.backbone.pos_embed.grad,
         "grad_last_v": student.head.last_layer.weight_v.grad,

@@ -142,15 +142,15 @@ OWN_MUTATIONS = [
     Mutation(
         "alice: a centre of probabilities",
         "methods/alice.py",
-        "wide(heard).mean(dim=0)",
-        "target.mean(dim=0)",
+        "self.center.hear(heard)",
+        "self.center.hear(target)",
         f"{GOLDEN}::test_both_centres_follow_after_the_step",
     ),
     Mutation(
         "alice: a centre of one token",
         "methods/alice.py",
-        "wide(heard_places).mean(dim=(0, 1))",
-        "wide(heard_places).mean(dim=0)[0]",
+        "self.center_patch.hear(heard_places)",
+        "self.center_patch.hear(heard_places[:, 0])",
         f"{GOLDEN}::test_both_centres_follow_after_the_step",
     ),
     Mutation(
@@ -191,8 +191,8 @@ OWN_MUTATIONS = [
     Mutation(
         "alice: the student's temperature for the teacher",
         "methods/alice.py",
-        "target = sharpen(heard, self.center, sharpness)",
-        "target = sharpen(heard, self.center, o.student_temperature)",
+        "target = sharpen(heard, self.center.of(), sharpness)",
+        "target = sharpen(heard, self.center.of(), o.student_temperature)",
         f"{GOLDEN}::test_a_step",
     ),
     Mutation(

@@ -63,9 +63,9 @@ RANK_MUTATIONS = [
     ),
     Mutation(
         "trust: a centre for every rank",
-        "methods/dino.py",
-        "mean = distributed.mean(torch.cat(self.heard).mean(dim=0, keepdim=True))",
-        "mean = torch.cat(self.heard).mean(dim=0, keepdim=True)",
+        "nn/centre.py",
+        "heard = distributed.total(torch.stack(self.heard).sum(dim=0))",
+        "heard = torch.stack(self.heard).sum(dim=0)",
         f"{STEPS_OF_ONE}[2-dino-vit]",
     ),
     Mutation(

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.nn.casa import CASA, AlignmentHead, drop
+from tacit.nn.centre import Centre
 from tacit.nn.ema import follow
 from tacit.nn.swin3d import Swin3D, Swin3DDecoder
 from tacit.objectives.alignment import half_square, same_view
 from tacit.objectives.anatomy import anatomy_contrast, anatomy_logits, pairs, places_at
-from tacit.objectives.distil import cross_view, recentre, sharpen
+from tacit.objectives.distil import cross_view, sharpen
 from tacit.views.volume_crops import body_box, body_points, crop_around, descriptors, first_good, match, same_position
 from tacit.views.volume_masks import hidden_of, hide_boxes, hide_columns, spread
 
@@ -105,10 +106,14 @@ def test_cls_is_told_apart_across_views_and_patches_within_them():
 
 def test_centres_are_the_means_of_raw_logits_over_rows_and_tokens():
     """Mutations: the mean of probabilities; the mean over tokens forgotten; m and 1 - m exchanged."""
-    t, center = normal(4, 3, 5), normal(1, 5, name="c")
-    moved = recentre(center, t.flatten(0, 1), 0.9)
+    t, before = normal(4, 3, 5), normal(1, 5, name="c")
+    centre = Centre(5, 0.9).double()
+    centre.mean.copy_(before)
+    centre.hear(t)
+    centre.move()
     for k in range(5):
-        near(moved[0, k], 0.9 * float(center[0, k]) + 0.1 * sum(t[i, j, k].item() for i in range(4) for j in range(3)) / 12)
+        said = sum(t[i, j, k].item() for i in range(4) for j in range(3))
+        near(centre.mean[0, k], 0.9 * float(before[0, k]) + 0.1 * said / 12)
 
 
 # Head and CASA

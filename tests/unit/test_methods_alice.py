@@ -149,20 +149,20 @@ def test_no_gradient_reaches_teacher_or_centres():
     for module in (made.teacher, made.teacher_decoder, made.teacher_head):
         assert all(parameter.grad is None for parameter in module.parameters())
     assert all(p.grad is not None for name, p in made.named_parameters() if p.requires_grad), "all else learns"
-    assert not made.center.requires_grad and not made.center_patch.requires_grad  # noqa: PT018
+    assert not made.center.mean.requires_grad and not made.center_patch.mean.requires_grad  # noqa: PT018
 
 
 def test_centres_move_after_the_step_and_only_while_training():
     made = shaken(tiny())
     made(*seen(made), FIRST)
-    assert (made.center == 0).all()
-    vectors, places = made.heard[0]
+    assert (made.center.mean == 0).all()
+    heard = [centre.heard[0] for centre in (made.center, made.center_patch)]
     made.after_step(FIRST)
-    torch.testing.assert_close(made.center, 0.1 * vectors[None])
-    torch.testing.assert_close(made.center_patch, 0.1 * places[None])
-    assert not made.heard
+    for centre, row in zip((made.center, made.center_patch), heard, strict=True):
+        torch.testing.assert_close(centre.mean, 0.1 * row[:, :-1] / row[:, -1:])
+        assert not centre.heard
     made.eval()(*seen(made), FIRST)
-    assert not made.heard
+    assert not made.center.heard
 
 
 def test_the_teacher_follows_and_its_prototypes_follow_those_of_crops():
@@ -253,7 +253,7 @@ def test_a_head_with_batch_norm_learns_from_vectors_and_places():
     made(*seen(made), FIRST).total.backward()
     assert all(p.grad is not None for p in made.parameters() if p.requires_grad)
     made.after_step(FIRST)
-    assert made.center.abs().sum() > 0
+    assert made.center.mean.abs().sum() > 0
 
 
 @pytest.mark.parametrize("channels", [1, 2])

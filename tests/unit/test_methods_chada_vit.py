@@ -130,7 +130,7 @@ def test_each_view_is_taught_by_the_other():
     views, draws = seen(method)
     views = {name: x.double() for name, x in views.items()}
     said = [method.head(method.student(x).pooled) for x in views.values()]
-    taught = [sharpen(method.teacher_head(method.teacher(x).pooled), method.center, 0.07) for x in views.values()]
+    taught = [sharpen(method.teacher_head(method.teacher(x).pooled), method.center.mean, 0.07) for x in views.values()]
     by_hand = torch.stack([-(q * (s / 0.1).log_softmax(1)).sum(1).mean() for q, s in zip(taught, reversed(said), strict=True)])
     assert method(views, draws, FIRST).total.item() == pytest.approx(by_hand.mean().item(), rel=1e-9)
 
@@ -172,23 +172,23 @@ def test_without_memory_the_centre_is_the_mean_of_what_the_teacher_said():
     said = method.teacher_head(method.teacher(torch.cat(list(views.values()))).pooled).mean(dim=0, keepdim=True)
     method(views, draws, FIRST)
     method.after_step(FIRST)
-    torch.testing.assert_close(method.center, said)
+    torch.testing.assert_close(method.center.mean, said)
 
 
 def test_each_number_of_channels_can_have_a_centre_of_its_own():
     method = made(centre_each=True, centre_momentum=0.75).double()
     views, draws = seen(method)
     views = {name: x.double() for name, x in views.items()}
-    assert method.center.shape == (4, 12)
-    method.center[:] = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
-    before, row = method.center.clone(), torch.tensor(COUNTS * 2) - 1
+    assert method.center.mean.shape == (4, 12)
+    method.center.mean[:] = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
+    before, row = method.center.mean.clone(), torch.tensor(COUNTS * 2) - 1
     said = method.teacher_head(method.teacher(torch.cat(list(views.values()))).pooled)
     target, told = sharpen(said, before[row], 0.07), method.head(method.student(torch.cat(list(views.values()))).pooled)
     assert method(views, draws, FIRST).total.item() == pytest.approx(cross_view(told, target, 0.1, 2).item(), rel=1e-9)
     method.after_step(FIRST)
     for count in range(1, 5):
         torch.testing.assert_close(
-            method.center[count - 1], 0.75 * before[count - 1] + 0.25 * said[row == count - 1].mean(dim=0)
+            method.center.mean[count - 1], 0.75 * before[count - 1] + 0.25 * said[row == count - 1].mean(dim=0)
         )
 
 
@@ -196,11 +196,11 @@ def test_a_number_of_channels_that_was_not_seen_keeps_its_centre():
     method = made(centre_each=True)
     views, _ = seen(method)
     few = torch.tensor([0, 2, 4])  # of one and two channels
-    method.center[:] = 1.0
+    method.center.mean[:] = 1.0
     method({name: x[few] for name, x in views.items()}, Draws(0, 0, few), FIRST)
     method.after_step(FIRST)
-    assert (method.center[2:] == 1).all()
-    assert (method.center[:2] != 1).any(dim=1).all()
+    assert (method.center.mean[2:] == 1).all()
+    assert (method.center.mean[:2] != 1).any(dim=1).all()
 
 
 @pytest.mark.parametrize("momentum", [1.0, 0.9])

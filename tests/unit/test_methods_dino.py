@@ -45,7 +45,7 @@ def test_no_gradient_reaches_teacher_centre_or_gain():
     made = shaken(tiny("dino"))
     forward(made).total.backward()
     assert all(parameter.grad is None for parameter in [*made.teacher.parameters(), *made.teacher_head.parameters()])
-    assert made.center.grad is None
+    assert made.center.mean.grad is None
     assert made.head.last_layer.weight_g.grad is None
     assert made.head.last_layer.weight_v.grad is not None
 
@@ -72,10 +72,10 @@ def test_the_loss_is_that_of_the_centre_before_the_step():
     """Mutation: the centre updated before it is used."""
     made = shaken(tiny("dino"))
     views, draws = seen(made)
-    made.center = torch.linspace(-0.05, 0.05, 24)[None]
+    made.center.mean[:] = torch.linspace(-0.05, 0.05, 24)
     logits = made.says(torch.cat([views["global1"], views["global2"]]), [views["local1"], views["local2"]], draws)
     teacher = made.teacher_head(made.teacher(torch.cat([views["global1"], views["global2"]])).pooled)
-    expected = cross_view(logits, sharpen(teacher, made.center, 0.04), 0.1, 4)
+    expected = cross_view(logits, sharpen(teacher, made.center.mean, 0.04), 0.1, 4)
     assert torch.equal(made(views, draws, FIRST).total, expected)
 
 
@@ -87,20 +87,20 @@ def test_the_centre_follows_raw_logits_once_a_step_of_however_many_passes():
     with torch.no_grad():
         teacher = made.teacher_head(made.teacher(torch.cat([views["global1"], views["global2"]])).pooled)
     step(batch, FIRST)
-    torch.testing.assert_close(made.center, 0.2 * teacher.mean(0, keepdim=True))
+    torch.testing.assert_close(made.center.mean, 0.2 * teacher.mean(0, keepdim=True))
     halves = shaken(tiny("dino", batch=16, centre_momentum=0.8))
     stepping(halves, batch=16, lr=0.0, accumulate=2)(batch, FIRST)
-    torch.testing.assert_close(halves.center, made.center)
+    torch.testing.assert_close(halves.center.mean, made.center.mean)
 
 
 def test_the_centre_rests_where_nothing_is_trained_or_it_is_switched_off():
     made = tiny("dino").eval()
     forward(made)
     made.after_step(FIRST)
-    assert not made.center.any()
+    assert not made.center.mean.any()
     made = tiny("dino", centre=False)
     stepping(made)(pictures(8), FIRST)
-    assert not made.center.any()
+    assert not made.center.mean.any()
 
 
 def test_the_teacher_follows_after_the_optimiser():

@@ -8,9 +8,9 @@ import torch.multiprocessing as mp
 
 from tacit.core import distributed
 from tacit.core.draws import Draws
+from tacit.nn.centre import Centre
 from tacit.nn.norms import BatchNorm, synchronise
 from tacit.objectives.contrast import moco, nt_xent
-from tacit.objectives.distil import recentre
 
 RANKS, ROWS = 2, 3
 
@@ -32,9 +32,11 @@ def step(rank: int, ranks: int) -> dict[str, torch.Tensor]:
     keyed = moco(z1, distributed.gather(z2.detach()), 0.3, offset=rank * len(a))
     loss = contrast + keyed + (y * data("w", 4, 2, 2)[mine]).mean()
     grads = torch.autograd.grad(loss, [linear.weight, norm.weight, norm.bias, foreign[0].weight])
-    center = recentre(torch.zeros(1, 4).double(), distributed.mean(z2.mean(0, keepdim=True)), 0.9)
+    centre = Centre(4, 0.9, groups=2).double()
+    centre.hear(z2, torch.arange(RANKS * ROWS)[mine] % 3 % 2)  # of one group all ranks have rows, not as many of each
+    centre.move()
     results = {"loss": loss, "weight": grads[0], "gain": grads[1], "shift": grads[2], "foreign": grads[3]}
-    same = {"center": center, "mean": norm.running_mean, "variance": norm.running_var, **foreign.state_dict()}
+    same = {"centre": centre.mean, "mean": norm.running_mean, "variance": norm.running_var, **foreign.state_dict()}
     return {name: distributed.mean(value) for name, value in results.items()} | {k: v.detach() for k, v in same.items()}
 
 

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.maps import Maps
@@ -26,12 +25,12 @@ from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress
 from tacit.methods.pictures import shown, strip
 from tacit.nn.anatomy import FINE
 from tacit.nn.casa import CASA, AlignmentHead
+from tacit.nn.centre import Centre
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
 from tacit.nn.swin3d import Swin3D, Swin3DDecoder
 from tacit.objectives.alignment import half_square, same_view
-from tacit.objectives.distil import cross_view, entropy, recentre, sharpen, teacher_temperature
-from tacit.objectives.precision import wide
+from tacit.objectives.distil import cross_view, entropy, sharpen, teacher_temperature
 from tacit.views.view import View
 from tacit.views.volume_masks import hidden_of, hide_boxes, hide_columns, spread
 from tacit.views.volume_match import Matching
@@ -218,12 +217,8 @@ class Alice(Method):
         self.teacher = teacher_of(encoder)
         self.teacher_decoder = teacher_of(self.decoder)
         self.teacher_head = self.head.teacher()
-        self.register_buffer("center", torch.zeros(1, o.prototypes))
-        self.register_buffer("center_patch", torch.zeros(1, o.prototypes))
-        self.center: Tensor
-        self.center_patch: Tensor
-        self.heard: list[Tensor] = []
-        """What the teacher said in this step of crops and of places, `[2, K]` for each of the passes that it is made of."""
+        self.center = Centre(o.prototypes, o.centre_momentum)
+        self.center_patch = Centre(o.prototypes, o.patch_centre_momentum)
 
     @property
     def projector(self) -> nn.Module:
@@ -312,21 +307,22 @@ class Alice(Method):
         with torch.no_grad():
             heard = self.teacher_head(teacher.vectors)
         said_places, heard_places = self.places(student, teacher, draws)
-        target = sharpen(heard, self.center, sharpness)
-        target_places = sharpen(heard_places, self.center_patch, o.patch_teacher_temperature or sharpness)
+        target = sharpen(heard, self.center.of(), sharpness)
+        target_places = sharpen(heard_places, self.center_patch.of(), o.patch_teacher_temperature or sharpness)
         parts = {
             "cls": o.lambda_cls * cross_view(said, target, o.student_temperature, views=2),
             "patch": o.lambda_patch * same_view(said_places, target_places, o.patch_student_temperature),
             "rec": o.lambda_rec * half_square(reconstruction, volumes, hidden if o.rec_on == "hidden" else None),
         }
         if self.training:
-            self.heard.append(torch.stack([wide(heard).mean(dim=0), wide(heard_places).mean(dim=(0, 1))]))
+            self.center.hear(heard)
+            self.center_patch.hear(heard_places)
         total = torch.stack(list(parts.values())).sum()
         watch = {
             "teacher_entropy": entropy(target),
             "patch_entropy": entropy(target_places),
-            "centre": self.center.norm(),
-            "centre_patch": self.center_patch.norm(),
+            "centre": self.center.mean.norm(),
+            "centre_patch": self.center_patch.mean.norm(),
         }
         return Terms(total, {name: term.detach() for name, term in parts.items()}, watch=watch)
 
@@ -338,13 +334,9 @@ class Alice(Method):
                     parameter.grad = None
 
     def after_step(self, progress: Progress) -> None:
-        o = self.options
-        if self.heard:
-            vectors, places = distributed.mean(torch.stack(self.heard).mean(dim=0)).split(1)
-            self.center = recentre(self.center, vectors, o.centre_momentum)
-            self.center_patch = recentre(self.center_patch, places, o.patch_centre_momentum)
-            self.heard.clear()
-        kept = momentum(progress.fraction, o.momentum)
+        self.center.move()
+        self.center_patch.move()
+        kept = momentum(progress.fraction, self.options.momentum)
         follow(self.teacher, self.student, kept)
         follow(self.teacher_decoder, self.decoder, kept)
         follow(self.teacher_head, self.head, kept)

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import blurred
 from tacit.methods.dino import DINO, DistilOptions
-from tacit.methods.method import Chosen, Facts, Paper, Progress, option
+from tacit.methods.method import Chosen, Facts, Paper, option
 from tacit.methods.pictures import strip
+from tacit.nn.centre import Centre
 from tacit.nn.channel_vit import ChannelViT, OneChannelViT
 from tacit.nn.encoder import Encoder
 from tacit.views.channel_image import ChannelView
@@ -147,26 +147,10 @@ class ChAdaViT(DINO):
     def __init__(self, options: ChAdaViTOptions, encoder: Encoder, spec: Spec, size: int) -> None:
         super().__init__(options, encoder, spec, size)
         if options.centre_each:
-            self.center = self.center.repeat(options.channels, 1)
+            self.center = Centre(options.prototypes, options.centre_momentum, groups=options.channels)
 
-    def centre_of(self, large: Tensor) -> Tensor:
-        return self.center[counts(large) - 1] if self.options.centre_each else self.center
-
-    def hear(self, teacher: Tensor, large: Tensor) -> None:
-        if self.options.centre_each:
-            there = F.one_hot(counts(large) - 1, len(self.center)).to(teacher)  # [2B, Cmax]
-            self.heard.append(torch.cat([there.T @ teacher, there.sum(0)[:, None]], dim=1))  # sums, and of how many
-        else:
-            super().hear(teacher, large)
-
-    def after_step(self, progress: Progress) -> None:
-        if self.options.centre_each and self.heard:
-            heard = distributed.total(torch.stack(self.heard).sum(dim=0))
-            many = heard[:, -1:]
-            mean = torch.where(many > 0, heard[:, :-1] / many.clamp(min=1), self.center)  # what was not seen keeps its own
-            self.center += (1 - self.options.centre_momentum) * (mean - self.center)
-            self.heard.clear()
-        super().after_step(progress)
+    def group(self, large: Tensor) -> Tensor | None:
+        return counts(large) - 1 if self.options.centre_each else None
 
     @property
     def encoder(self) -> Encoder:

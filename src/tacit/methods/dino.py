@@ -13,19 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views, rate
 from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
 from tacit.methods.pictures import heaviest, shown, strip
+from tacit.nn.centre import Centre
 from tacit.nn.ema import follow, momentum, teacher_of
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads import DINOHead
 from tacit.nn.vit import VARIANTS, VisionTransformer
-from tacit.objectives.distil import cross_view, entropy, recentre, sharpen, teacher_temperature
-from tacit.objectives.precision import wide
+from tacit.objectives.distil import cross_view, entropy, sharpen, teacher_temperature
 from tacit.views.view import View
 
 LONGER = {"teacher_temperature": 0.07, "temperature_epochs": 30, "fixed_gain": False}
@@ -173,10 +172,7 @@ class DINO(Method):
         )
         self.teacher = teacher_of(encoder)
         self.teacher_head = teacher_of(self.head)
-        self.register_buffer("center", torch.zeros(1, o.prototypes))
-        self.center: Tensor
-        self.heard: list[Tensor] = []
-        """What the teacher said in this step, `[1, K]` for each of the passes that it is made of."""
+        self.center = Centre(o.prototypes, o.centre_momentum)
 
     @property
     def encoder(self) -> Encoder:
@@ -205,10 +201,10 @@ class DINO(Method):
         temperature = teacher_temperature(
             int(progress.epoch), o.teacher_temperature_start, o.teacher_temperature, o.temperature_epochs
         )
-        target = sharpen(teacher, self.centre_of(large), temperature)
+        target = sharpen(teacher, self.center.of(self.group(large)), temperature)
         loss = cross_view(student, target, o.student_temperature, 2 + len(small))
         if self.training and o.centre:
-            self.hear(wide(teacher), large)
+            self.center.hear(teacher, self.group(large))
         sure = entropy(target)
         return Terms(
             loss,
@@ -221,13 +217,9 @@ class DINO(Method):
             },
         )
 
-    def centre_of(self, large: Tensor) -> Tensor:
-        """What is taken from the teacher's logits of these crops: `[1, K]` or `[2B, K]`."""
-        return self.center
-
-    def hear(self, teacher: Tensor, large: Tensor) -> None:
-        """Remember the teacher's logits `[2B, K]` of these crops for the centre."""
-        self.heard.append(teacher.mean(dim=0, keepdim=True))
+    def group(self, large: Tensor) -> Tensor | None:
+        """Which of several centres the teacher's logits of these crops have, int64 `[2B]`; None where there is but one."""
+        return None
 
     def says(self, large: Tensor, small: list[Tensor], draws: Draws) -> Tensor:
         """The student's logits: one call of the trunk for each size of crop, one of the head for all."""
@@ -244,10 +236,7 @@ class DINO(Method):
 
     def after_step(self, progress: Progress) -> None:
         o = self.options
-        if self.heard:
-            mean = distributed.mean(torch.cat(self.heard).mean(dim=0, keepdim=True))
-            self.center = recentre(self.center, mean, o.centre_momentum)
-            self.heard.clear()
+        self.center.move()
         kept = momentum(progress.fraction, o.momentum) if o.momentum_rises else o.momentum
         follow(self.teacher, self.student, kept)
         follow(self.teacher_head, self.head, kept)

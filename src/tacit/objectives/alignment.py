@@ -10,8 +10,6 @@ from tacit.objectives.precision import wide
 def same_view(student: Tensor, target: Tensor, temperature: float) -> Tensor:
     """The mean over views, samples and tokens of `-sum_k p_k log q_k`, each token with its own target (iBOT, Alice).
 
-    Centres of tokens are those of vectors, row by row: `recentre(center, teacher.flatten(0, 1), momentum)`.
-
     Args:
         student: logits `[V * B, L, K]`.
         target: the teacher's probabilities of the same views and tokens, `[V * B, L, K]`; see `distil.sharpen`.

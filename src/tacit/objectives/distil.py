@@ -29,12 +29,6 @@ def cross_view(student: Tensor, target: Tensor, temperature: float, views: int) 
     return -(p * others).sum(dim=-1).mean() / (views - 1)
 
 
-@torch.no_grad()
-def recentre(center: Tensor, teacher: Tensor, momentum: float) -> Tensor:
-    """`m c + (1 - m) mean(t)` over the rows of raw logits `[2 B, K]`; give the mean over ranks as one row `[1, K]`."""
-    return momentum * center + (1 - momentum) * wide(teacher).mean(dim=0, keepdim=True)
-
-
 def entropy(probabilities: Tensor) -> Tensor:
     """The mean over rows of `-sum_k p log p`, in nats: log K if all is uniform, 0 if each row is sure.
 
