@@ -4,7 +4,7 @@ python benchmarks/grouping.py [--clouds 32] [--pairs 5]
 
 Farthest points, balls, nearest neighbours, and balls around centres that were thinned (what PoLAr-MAE does). Both sides give
 the same numbers, in the same precision. Goal: three times as fast. Once on one thread, as in one of several processes that load
-data, and once on all: what NumPy selects, it selects on one.
+data, and once on all.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def sides(clouds: Clouds) -> dict[str, tuple[Callable[[], Sequence[Tensor]], Cal
     pairs = list(zip(clouds, around, strict=True))
 
     def tokens() -> Sequence[Tensor]:
-        found = collate([volumetric(each, RADIUS, OVERLAP, LISTED, NEIGHBOURS, MOST) for each in arrays])
+        found = collate(volumetric(arrays, RADIUS, OVERLAP, LISTED, NEIGHBOURS, MOST))
         return [members[valid] for members, valid in zip(found.members, found.valid, strict=True)]
 
     return {

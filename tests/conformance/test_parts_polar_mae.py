@@ -52,18 +52,9 @@ def transformer(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def grouped(case: Case) -> Groups:
     h, points = case.hyper, case.inputs["points"]
-    clouds = [
-        volumetric(
-            cloud[:length].numpy(),
-            h["radius"],
-            h["overlap_factor"],
-            h["K"],
-            h["group_max_points"],
-            h["group_upscale_points"],
-        )
-        for cloud, length in zip(points, case.inputs["lengths"].tolist(), strict=True)
-    ]
-    return collate(clouds, min(h["context_length"], points.shape[1]))
+    clouds = [cloud[:length].numpy() for cloud, length in zip(points, case.inputs["lengths"].tolist(), strict=True)]
+    found = volumetric(clouds, h["radius"], h["overlap_factor"], h["K"], h["group_max_points"], h["group_upscale_points"])
+    return collate(found, min(h["context_length"], points.shape[1]))
 
 
 def test_energies_are_brought_to_one_range():

@@ -47,23 +47,23 @@ POLAR_MAE_MUTATIONS = [
     Mutation(
         "polar-mae: balls with their surface",
         "nn/points/grouping.py",
-        "inside = x * x + y * y + z * z < radius * radius",
-        "inside = x * x + y * y + z * z <= radius * radius",
+        "x * x + y * y + z * z >= radius * radius",
+        "x * x + y * y + z * z > radius * radius",
         "unit/test_nn_points.py::test_a_point_at_just_the_radius_is_outside",
     ),
     Mutation(
         "polar-mae: the nearest points of a ball instead of the first",
         "nn/points/grouping.py",
-        'np.sort(near["i"] * size + near["j"])',
-        '(near["i"] * size + near["j"])[np.lexsort((near["v"], near["i"]))]',
+        "np.sort(np.delete(query << bits | point, outside))",
+        "np.delete(query << bits | point, outside)[np.lexsort((np.delete(distance, outside), np.delete(query, outside)))]",
         f"{TWIN}::test_tokens_are_their_twin",
     ),
     Mutation(
         "polar-mae: small groups left in the order of the cloud",
         "nn/points/grouping.py",
-        "order = farthest_points(inside, size, torch.from_numpy(many)).numpy()",
-        "order = np.where((many > size)[:, None], farthest_points(inside, size, torch.from_numpy(many)).numpy(), "
-        "np.where(np.arange(size) < many[:, None], np.arange(size), 0))",
+        "farthest_points(p, size, m) for p, m in",
+        "torch.where(m[:, None] > size, farthest_points(p, size, m), torch.arange(size) * (torch.arange(size) < m[:, None])) "
+        "for p, m in",
         f"{TWIN}::test_tokens_are_their_twin",
     ),
     Mutation(

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tacit.core.draws import Draws
-from tacit.nn.points import sampling
-from tacit.nn.points.grouping import balls, collate, contents, fill, thin, volumetric
+from tacit.nn.points import grouping, sampling
+from tacit.nn.points.grouping import balls, collate, contents, thin, volumetric
 from tacit.nn.points.norm import MaskedBatchNorm, over_batch
 from tacit.nn.points.pointnet import PointNet
 from tacit.nn.points.sampling import ball_query, farthest_points, nearest, propagate
@@ -121,6 +121,16 @@ def test_nearest_points_are_their_twin(case):
             assert found[row, place].tolist() == order[:count]
 
 
+@quick
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 12), seeds)
+def test_what_other_devices_do_is_what_a_processor_does(points, queries, count, seed):
+    """Both ways are kept for speed; distances on a grid, of which many are equal."""
+    distance, count = cloud(points * queries, seed, 1, grid=4).reshape(1, queries, points), min(count, points)
+    assert torch.equal(sampling._nearest(distance, count), torch.from_numpy(sampling._nearest_here(distance.numpy(), count)))
+    near = distance < 0.5
+    assert torch.equal(sampling._first(near, count), torch.from_numpy(sampling._first_here(near.numpy(), count)))
+
+
 def test_blocks_change_nothing(monkeypatch):
     points, centres = cloud(200).reshape(2, 100, 3), cloud(60, 1).reshape(2, 30, 3)
     features = cloud(200, 2, 5).reshape(2, 100, 5)
@@ -171,7 +181,7 @@ def test_thinning_is_its_twin_whether_lists_are_cut_or_not(count, radius, overla
 def test_tokens_are_their_twin(count, size, most, grid, seed):
     """Mutations: small groups left in order; slots beyond the points not repeating the first."""
     points, radius = cloud(count, seed, 4, grid), 0.25
-    patches = volumetric(points.numpy(), radius, 0.72, 100, size, most)
+    (patches,) = volumetric([points.numpy()], radius, 0.72, 100, size, most)
     assert patches.centre.tolist() == thin_by_hand(points.tolist(), radius, 0.72, 100)
     for centre, members, filled in zip(*(each.tolist() for each in patches), strict=True):
         hits = ball_by_hand(points.tolist(), points[centre].tolist(), radius, most)
@@ -185,16 +195,26 @@ def test_tokens_are_their_twin(count, size, most, grid, seed):
 def test_tokens_of_the_largest_energy_are_their_twin(count, size, seed):
     points = cloud(count, seed, 4, grid=9)
     centres = thin(points[:, :3].numpy(), 0.25, 0.5, 100)
-    patches = fill(points.numpy(), centres, 0.25, size, 12, "energy")
+    (patches,) = volumetric([points.numpy()], 0.25, 0.5, 100, size, 12, reduction="energy")
+    assert patches.centre.tolist() == centres.tolist()
     for centre, members in zip(centres.tolist(), patches.members.tolist(), strict=True):
         hits = ball_by_hand(points.tolist(), points[centre].tolist(), 0.25, 12)
         order = sorted(hits, key=lambda i: (-points[i, 3].item(), hits.index(i)))[:size]
         assert members == order + [order[0]] * (size - len(order))
 
 
+def test_tokens_are_those_of_each_cloud_by_itself(monkeypatch):
+    sets = [cloud(size, size).numpy() for size in (60, 3, 200)]
+    alone = [volumetric([each], 0.25, size=6)[0] for each in sets]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(grouping, "THINNED", 500)
+    for patches, own in zip(volumetric(sets, 0.25, size=6), alone, strict=True):
+        assert all(map(torch.equal, patches, own))
+
+
 def test_seeds_see_seeds_only():
     points, few = cloud(50), np.array([3, 7, 20, 41])
-    patches = volumetric(points.numpy(), 0.2, 0.72, 100, seeds=few)
+    (patches,) = volumetric([points.numpy()], 0.2, 0.72, 100, seeds=few)
     assert patches.centre.tolist() == [few[i] for i in thin_by_hand(points[few].tolist(), 0.2, 0.72, 100)]
 
 
@@ -202,7 +222,7 @@ def test_seeds_see_seeds_only():
 def test_contents_are_their_twin(mean):
     """Mutations: coordinates not divided by the radius; features taken as coordinates; the mean over repeated slots."""
     points, sizes, radius = torch.cat([padded(30, 9, 0, 4)[0], cloud(60, 7).reshape(2, 30, 3)], dim=2), [30, 9], 0.3
-    groups = collate([volumetric(points[row, :size].numpy(), radius, size=5) for row, size in enumerate(sizes)])
+    groups = collate(volumetric([points[row, :size].numpy() for row, size in enumerate(sizes)], radius, size=5))
     held, centres = contents(points, groups, radius, mean)
     for row in range(2):
         for token, (centre, members, filled) in enumerate(
@@ -358,8 +378,8 @@ def test_a_thousand_points_take_less_than_a_tenth_of_a_second_and_a_third_of_a_p
         work()
         return time.process_time() - start
 
-    patches = volumetric(points.numpy(), radius)
+    (patches,) = volumetric([points.numpy()], radius)
     assert torch.equal(patches.members, plain_tokens(points, radius, 0.72, 32))
-    ours = min(seconds(lambda: volumetric(points.numpy(), radius)) for _ in range(3))
+    ours = min(seconds(lambda: volumetric([points.numpy()], radius)) for _ in range(3))
     assert ours < 0.1
     assert seconds(lambda: plain_tokens(points, radius, 0.72, 32)) > 3 * ours

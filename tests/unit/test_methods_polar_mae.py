@@ -221,7 +221,7 @@ def surface(n: int) -> np.ndarray:
 @pytest.mark.parametrize("cloud", [curve(1100), surface(1100), np.random.default_rng(1).uniform(size=(1100, 3))])
 def test_auto_finds_a_radius_for_curves_surfaces_and_filled_boxes(cloud):
     placed = (cloud - cloud.mean(0)) / (3 * np.sqrt(cloud.var(0).mean()))
-    tokens = len(volumetric(placed, radius_of(*filled(cloud), 64), neighbours=1100).centre)
+    tokens = len(volumetric([placed], radius_of(*filled(cloud), 64), neighbours=1100)[0].centre)
     assert 24 <= tokens <= 170
 
 

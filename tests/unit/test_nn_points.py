@@ -54,11 +54,11 @@ def near(a: Tensor, b: Tensor, tolerance: float = 1e-10) -> None:
 
 def test_a_shift_moves_the_centres_and_a_scale_goes_with_the_radius():
     x = clouds()[0].T.numpy()
-    plain = volumetric(x, 0.2)
+    (plain,) = volumetric([x], 0.2)
     # Powers of two and their sums are exact, so no distance changes side.
     shifted, scaled = x + np.array([2.0, 2, 2, 0]), x * np.array([4.0, 4, 4, 1])
     for other, radius in ((shifted, 0.2), (scaled, 0.8)):
-        moved = volumetric(other, radius)
+        (moved,) = volumetric([other], radius)
         assert all(torch.equal(a, b) for a, b in zip(plain, moved, strict=True))
         near(
             *(contents(torch.from_numpy(p)[None], collate([g]), r)[0] for p, g, r in ((x, plain, 0.2), (other, moved, radius)))
@@ -88,21 +88,21 @@ def test_centres_keep_their_distance_and_leave_no_point_alone():
 
 
 def test_a_point_at_just_the_radius_is_outside():
-    patches = volumetric(np.array([[0.0, 0, 0], [1, 0, 0], [0, 0.5, 0]]), 1.0, size=4)
+    (patches,) = volumetric([np.array([[0.0, 0, 0], [1, 0, 0], [0, 0.5, 0]])], 1.0, size=4)
     assert patches.centre.tolist() == [0]
     assert patches.members[0, : patches.filled[0]].tolist() == [0, 2]
 
 
 def test_a_cloud_without_points_has_no_tokens():
-    empty = volumetric(np.empty((0, 4)), 0.1, size=8)
-    groups = collate([empty, volumetric(clouds()[0].T.numpy(), 0.1, size=8)])
+    empty, other = volumetric([np.empty((0, 4)), clouds()[0].T.numpy()], 0.1, size=8)
+    groups = collate([empty, other])
     assert groups.valid.sum(1).tolist()[0] == 0
     assert collate([empty]).members.shape == (1, 0, 8)
 
 
 def test_more_tokens_than_there_are_places_are_refused():
     with pytest.raises(TacitError, match="raise the context length or the radius"):
-        collate([volumetric(clouds()[0].T.numpy(), 0.05)], places=2)
+        collate(volumetric([clouds()[0].T.numpy()], 0.05), places=2)
     with pytest.raises(TacitError, match="raise the context or the radius"):
         encoder(context=2)(marked(clouds()))
 
@@ -112,7 +112,7 @@ def test_the_number_of_tokens_follows_the_size_of_the_cloud():
     counts, lengths = [], range(200, 1200, 100)
     for length in lengths:
         steps = Draws(1, 0, torch.arange(length)).normal("steps", 3).double() * 0.01
-        counts.append(len(volumetric(steps.cumsum(0).numpy(), 0.05).centre))
+        counts.append(len(volumetric([steps.cumsum(0).numpy()], 0.05)[0].centre))
     assert np.corrcoef(counts, list(lengths))[0, 1] > 0.9
 
 

@@ -123,10 +123,10 @@ class PointTransformer(Encoder):
         return (x[:, -1] > 0).sum(1)
 
     def group(self, x: Tensor) -> Groups:
-        """How the clouds `[B, C + 1, N]` fall into tokens, on their device; made on the CPU, one cloud after another."""
+        """How the clouds `[B, C + 1, N]` fall into tokens, on their device; made on the CPU."""
         true = self.counts(x).tolist()
         clouds = x[:, : self.channels].detach().transpose(1, 2).cpu().numpy()
-        groups = collate([volumetric(cloud[:size], **self.cut) for cloud, size in zip(clouds, true, strict=True)])
+        groups = collate(volumetric([cloud[:size] for cloud, size in zip(clouds, true, strict=True)], **self.cut))
         if self.context is not None and groups.centre.shape[1] > self.context:
             raise TacitError(
                 f"a cloud has {groups.centre.shape[1]} tokens, {self.context} are allowed; raise the context or the radius"

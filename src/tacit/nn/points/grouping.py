@@ -1,13 +1,14 @@
 """Volumetric tokens: balls of one radius whose centres were thinned, so that their number follows the size of a cloud.
 
 All of it depends on distances and on the order of the points alone, which a rotation keeps: it can be done once per cloud and
-kept as indices. One cloud at a time on the CPU with a k-d tree; `collate` makes a batch, `contents` looks the points up.
+kept as indices. On the CPU with a k-d tree for each cloud; `collate` makes a batch, `contents` looks the points up.
 Young, Jwa, Terao, "Particle Trajectory Representation Learning with Masked Point Modeling", 2025.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ from tacit.nn.points.sampling import farthest_points, gather
 
 QUERIES = 4096
 """How many balls are searched at a time."""
+
+THINNED = 1 << 16
+"""How many points of balls are held at a time while these are thinned: what stays in a processor's cache."""
 
 
 class Patches(NamedTuple):
@@ -80,19 +84,22 @@ def balls(
         int64 `[Q + 1]` and int64 `[P]`: the ball of query i is `index[start[i] : start[i + 1]]`, ascending.
     """
     points, queries = points.astype(np.float64, copy=False), queries.astype(np.float64, copy=False)
-    tree, size = KDTree(points), max(len(points), 1)
+    tree, bits, slack = KDTree(points), len(points).bit_length(), 1e-9 * radius
     found, counts = [], []
     for first in range(0, len(queries), QUERIES):
         block = queries[first : first + QUERIES]
-        # The tree rounds in its own way: it proposes, the difference decides.
-        near = KDTree(block).sparse_distance_matrix(tree, radius * (1 + 1e-9), output_type="ndarray")
-        query, point = np.divmod(np.sort(near["i"] * size + near["j"]), size)
-        x, y, z = (block[query] - points[point]).T
-        inside = x * x + y * y + z * z < radius * radius
-        query, point = query[inside], point[inside]
+        near = KDTree(block).sparse_distance_matrix(tree, radius + slack, output_type="ndarray")
+        query, point, distance = near["i"], near["j"], near["v"]
+        unsure = np.flatnonzero(distance > radius - slack)  # the tree rounds in its own way: there the difference decides
+        x, y, z = (block[query[unsure]] - points[point[unsure]]).T
+        outside = unsure[x * x + y * y + z * z >= radius * radius]
+        pairs = np.sort(np.delete(query << bits | point, outside))
+        query, point = pairs >> bits, pairs & ((1 << bits) - 1)
         many = np.bincount(query, minlength=len(block))
-        place = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-        found.append(point[place < most])
+        if many.max(initial=0) > most:
+            place = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
+            point = point[place < most]
+        found.append(point)
         counts.append(np.minimum(many, most))
     return np.cumsum(np.concatenate([[0], *counts])), np.concatenate([np.empty(0, np.int64), *found])
 
@@ -123,43 +130,24 @@ def thin(points: NDArray[np.floating], radius: float, overlap: float, most: int)
     return np.flatnonzero(stays)
 
 
-def fill(
-    points: NDArray[np.floating],
-    centres: NDArray[np.int64],
-    radius: float,
-    size: int,
-    most: int,
-    reduction: Literal["fps", "energy"] = "fps",
-) -> Patches:
-    """The points of the tokens around given centres.
+class Balls(NamedTuple):
+    """The points around centres, in the order of the cloud.
 
-    Args:
-        points: `[N, 3 + F]`.
-        centres: int64 `[M]`, which points lie in the middle.
-        radius: of the balls.
-        size: S, the most points of a token.
-        most: U, the most points of a ball that are considered, the first in the order of the cloud.
-        reduction: `fps`: taken farthest first, also where there are no more than S (heads depend on this order); `energy`:
-            those with the largest fourth channel, largest first.
+    Attributes:
+        points: `[N, 3 + F]`, the cloud.
+        centre: int64 `[M]`.
+        hits: int64 `[M, W]`, the last one of a ball repeated.
+        many: int64 `[M]`, how many are in each ball.
     """
-    start, index = balls(points[:, :3], points[centres, :3], radius, most)
-    many = np.diff(start)
-    place = np.arange(many.max(initial=1))
-    hits = index[np.minimum(start[:-1, None] + place, start[1:, None] - 1)]  # [M, W], the last one repeated
-    if reduction == "fps":
-        inside = torch.from_numpy(points[hits, :3].astype(np.float64))
-        order = farthest_points(inside, size, torch.from_numpy(many)).numpy()
-    else:
-        energy = np.where(place < many[:, None], points[hits, 3], -np.inf)
-        order = np.argsort(-energy, axis=1, kind="stable")[:, :size]
-        order = np.pad(order, ((0, 0), (0, size - order.shape[1])))
-        order = np.where(np.arange(size) < many[:, None], order, order[:, :1])
-    members = np.take_along_axis(hits, order, axis=1)
-    return Patches(*(torch.from_numpy(each) for each in (centres, members, np.minimum(many, size))))
+
+    points: NDArray[np.floating]
+    centre: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    many: NDArray[np.int64]
 
 
 def volumetric(
-    points: NDArray[np.floating],
+    clouds: Sequence[NDArray[np.floating]],
     radius: float,
     overlap: float = 0.72,
     neighbours: int = 256,
@@ -167,24 +155,58 @@ def volumetric(
     most: int = 256,
     seeds: NDArray[np.int64] | None = None,
     reduction: Literal["fps", "energy"] = "fps",
-) -> Patches:
-    """One cloud's tokens: `thin` its points, or the seeds among them, then `fill` the balls around what stays.
+) -> list[Patches]:
+    """The tokens of each cloud: `thin` its points, or the seeds among them, and take points of the balls around what stays.
 
     Args:
-        points: `[N, 3 + F]`, coordinates first.
+        clouds: each `[N, 3 + F]`, coordinates first.
         radius: of the balls, in the units of the coordinates.
         overlap: f of `thin`.
         neighbours: K of `thin`.
-        size: S of `fill`.
-        most: U of `fill`.
+        size: S, the most points of a token.
+        most: U, the most points of a ball that are considered, the first in the order of the cloud.
         seeds: int64, which points may become centres; all where None.
-        reduction: of `fill`.
+        reduction: `fps`: taken farthest first, also where there are no more than S (heads depend on this order); `energy`:
+            those with the largest fourth channel, largest first.
     """
-    if len(points) == 0:
-        return Patches(*(torch.empty(shape, dtype=torch.int64) for shape in ((0,), (0, size), (0,))))
-    candidates = np.arange(len(points)) if seeds is None else seeds
-    centres = candidates[thin(points[candidates, :3], radius, overlap, neighbours)]
-    return fill(points, centres, radius, size, most, reduction)
+
+    def around(points: NDArray[np.floating]) -> Balls:
+        candidates = np.arange(len(points)) if seeds is None else seeds
+        centre = candidates[thin(points[candidates, :3], radius, overlap, neighbours)]
+        start, index = balls(points[:, :3], points[centre, :3], radius, most)
+        many = np.diff(start)
+        place = np.arange(many.max(initial=1))
+        return Balls(points, centre, index[np.minimum(start[:-1, None] + place, start[1:, None] - 1)], many)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # trees and sorting let go of the interpreter
+        found = list(threads.map(around, clouds))
+    orders = [_strongest(each, size) for each in found] if reduction == "energy" else _farthest(found, size)
+    taken = [np.take_along_axis(each.hits, order, axis=1) for each, order in zip(found, orders, strict=True)]
+    return [
+        Patches(*map(torch.from_numpy, (each.centre, members, np.minimum(each.many, size))))
+        for each, members in zip(found, taken, strict=True)
+    ]
+
+
+def _farthest(found: Sequence[Balls], size: int) -> list[NDArray[np.int64]]:
+    """Which places of the balls are taken, farthest first: int64 `[M, S]` of each cloud.
+
+    Balls of all clouds are thinned together: those of one are too few to keep a processor busy.
+    """
+    widest = max(each.hits.shape[1] for each in found)
+    inside = [torch.from_numpy(each.points[each.hits, :3].astype(np.float64)) for each in found]
+    points = torch.cat([F.pad(each, (0, 0, 0, widest - each.shape[1])) for each in inside])  # [M of all, W, 3]
+    many, rows = torch.from_numpy(np.concatenate([each.many for each in found])), max(1, THINNED // widest)
+    taken = [farthest_points(p, size, m) for p, m in zip(points.split(rows), many.split(rows), strict=True)]
+    return [order.numpy() for order in torch.cat(taken).split([len(each) for each in inside])]
+
+
+def _strongest(found: Balls, size: int) -> NDArray[np.int64]:
+    """Which places of the balls are taken, those with the largest fourth channel first: int64 `[M, S]`."""
+    inside = np.arange(found.hits.shape[1]) < found.many[:, None]
+    order = np.argsort(-np.where(inside, found.points[found.hits, 3], -np.inf), axis=1, kind="stable")[:, :size]
+    order = np.pad(order, ((0, 0), (0, size - order.shape[1])))
+    return np.where(np.arange(size) < found.many[:, None], order, order[:, :1])
 
 
 def collate(clouds: Sequence[Patches], places: int | None = None) -> Groups:

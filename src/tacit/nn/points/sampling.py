@@ -6,11 +6,14 @@ that nothing larger than `BLOCK` numbers arises, on a processor nothing larger t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+A = TypeVar("A", Tensor, np.ndarray)
 
 BLOCK = 1 << 22
 """How many distances are held at a time."""
@@ -69,6 +72,8 @@ def ball_query(points: Tensor, centres: Tensor, radius: float, count: int, sizes
     Returns:
         int64 `[B, T, K]`, ascending, then -1.
     """
+    if points.device.type == "cpu":
+        return _by_numpy(lambda distance: _first_here(distance < radius * radius, count), centres, points, sizes)
     return torch.cat([_first(near < radius * radius, count) for near in _distances(centres, points, sizes)], dim=1)
 
 
@@ -85,13 +90,9 @@ def nearest(points: Tensor, centres: Tensor, count: int, sizes: Tensor | None = 
     Returns:
         int64 `[B, T, k]`.
     """
-    found = []
-    for distance in _distances(centres, points, sizes):
-        # More than `count` where several lie on the last sphere; the first ones are taken, which `topk` does not promise.
-        near = _first(distance <= _smallest(distance, count))
-        far = distance.gather(-1, near.clamp(min=0)).masked_fill(near < 0, torch.inf)
-        found.append(near.gather(-1, far.argsort(dim=-1, stable=True)[..., :count]))
-    return torch.cat(found, dim=1)
+    if points.device.type == "cpu":
+        return _by_numpy(lambda distance: _nearest_here(distance, count), centres, points, sizes, least=count)
+    return torch.cat([_nearest(distance, count) for distance in _distances(centres, points, sizes)], dim=1)
 
 
 def propagate(
@@ -125,18 +126,25 @@ def _distances(queries: Tensor, points: Tensor, sizes: Tensor | None) -> Iterato
 
     Of differences, not of inner products: a radius is strict, and ties have to stay ties.
     """
-    axes = _axes(points.masked_fill(~present(sizes, points)[..., None], torch.inf))
+    axes = _axes(_apart(points, sizes))
     for block in queries.split(_rows(queries, points.shape[1]), dim=1):
         pairs = zip(block.unbind(-1), axes, strict=True)
         yield _squares(query[:, :, None] - axis[:, None] for query, axis in pairs)
 
 
-def _squares(differences: Iterator[Tensor]) -> Tensor:
+def _squares(differences: Iterator[A]) -> A:
     """The sum of the squares of what is overwritten, in this order."""
-    total = next(differences).square_()
+    total = next(differences)
+    total *= total
     for each in differences:
-        total += each.square_()
+        each *= each
+        total += each
     return total
+
+
+def _apart(points: Tensor, sizes: Tensor | None) -> Tensor:
+    """The points, with what is padding infinitely far away."""
+    return points.masked_fill(~present(sizes, points)[..., None], torch.inf)
 
 
 def _axes(points: Tensor) -> tuple[Tensor, ...]:
@@ -150,27 +158,61 @@ def _rows(queries: Tensor, cost: int) -> int:
     return max(1, most // max(1, len(queries) * cost))
 
 
-def _smallest(distance: Tensor, count: int) -> Tensor:
-    """The `count`-th smallest number of each row of `[..., N]`: `[..., 1]`."""
-    if distance.device.type == "cpu":  # where NumPy is several times as fast
-        return torch.from_numpy(np.partition(distance.numpy(), count - 1)[..., count - 1 : count])
-    return distance.topk(count, largest=False).values[..., -1:]
+def _nearest(distance: Tensor, count: int) -> Tensor:
+    """The places of the `count` smallest numbers of each row of `[..., N]`, ascending; of equal ones the first."""
+    # More than `count` where several lie on the last sphere; the first ones are taken, which `topk` does not promise.
+    near = _first(distance <= distance.topk(count, largest=False).values[..., -1:])
+    far = distance.gather(-1, near.clamp(min=0)).masked_fill(near < 0, torch.inf)
+    return near.gather(-1, far.argsort(dim=-1, stable=True)[..., :count])
 
 
 def _first(chosen: Tensor, count: int | None = None) -> Tensor:
     """The places of the first `count` true entries of bool `[..., N]`, of all if None: int64 `[..., count]`, then -1."""
-    if chosen.device.type == "cpu":  # few are true, and no others need be looked at
-        row, place = np.divmod(np.flatnonzero(chosen.numpy()), chosen.shape[-1])
-        many = np.bincount(row, minlength=chosen.shape[:-1].numel())
-        count = int(many.max()) if count is None else count
-        if (many != count).any():
-            turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
-            early, every = turn < count, place
-            place = np.full((len(many), count), -1)
-            place[row[early], turn[early]] = every[early]
-        return torch.from_numpy(place.reshape(*chosen.shape[:-1], count))
     count = int(chosen.sum(-1).amax()) if count is None else count
     places = torch.where(chosen, torch.arange(chosen.shape[-1], device=chosen.device), chosen.shape[-1])
     first = places.topk(min(count, chosen.shape[-1]), dim=-1, largest=False).values
     first = torch.nn.functional.pad(first, (0, count - first.shape[-1]), value=chosen.shape[-1])
     return first.masked_fill(first == chosen.shape[-1], -1)
+
+
+# The same on a processor, where NumPy compares, selects and sorts several times as fast. Threads would mostly wait for the
+# interpreter: what each asks NumPy for takes some 20 microseconds.
+
+
+def _by_numpy(
+    choose: Callable[[np.ndarray], np.ndarray], queries: Tensor, points: Tensor, sizes: Tensor | None, least: int = 1
+) -> Tensor:
+    """What is chosen by the distances `[q, N]` of a block of a set's queries: int64 `[B, T, ...]`.
+
+    Of each set the true points are looked at, and where these are fewer than `least`, others infinitely far away.
+    """
+
+    def chosen(asking: np.ndarray, there: np.ndarray, size: int) -> np.ndarray:
+        axes, rows = np.ascontiguousarray(there[:size].T), max(1, CACHED // size)
+        blocks = (asking[start : start + rows].T[..., None] for start in range(0, len(asking), rows))
+        return np.concatenate([choose(_squares(map(np.subtract, block, axes))) for block in blocks])
+
+    many = [points.shape[1]] * len(points) if sizes is None else sizes.clamp(min=least).tolist()
+    sets = zip(queries.detach().numpy(), _apart(points, sizes).numpy(), many, strict=True)
+    return torch.from_numpy(np.stack([chosen(*each) for each in sets]))
+
+
+def _nearest_here(distance: np.ndarray, count: int) -> np.ndarray:
+    """As `_nearest`."""
+    near = _first_here(distance <= np.partition(distance, count - 1)[..., count - 1 : count])
+    far = np.take_along_axis(distance, near, -1)
+    far[near < 0] = np.inf
+    return np.take_along_axis(near, far.argsort(axis=-1, kind="stable")[..., :count], -1)
+
+
+def _first_here(chosen: np.ndarray, count: int | None = None) -> np.ndarray:
+    """As `_first`: few are true, and no others need be looked at."""
+    row, place = np.divmod(np.flatnonzero(chosen), chosen.shape[-1])
+    many = np.bincount(row, minlength=chosen.size // chosen.shape[-1])
+    count = int(many.max()) if count is None else count
+    if (many != count).any():
+        turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
+        early, every = turn < count, place
+        place = np.full((len(many), count), -1)
+        place[row[early], turn[early]] = every[early]
+    return place.reshape(*chosen.shape[:-1], count)
