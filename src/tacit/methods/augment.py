@@ -50,7 +50,7 @@ def contrastive_views(facts: Facts) -> dict[str, Chosen]:
     small, colour = facts.size <= 64, facts.spec.channels == 3
     area = Chosen(0.2, f"views of {facts.size} pixels") if small else Chosen(0.08, "large views")
     return {
-        "area": Chosen(0.5, f"{facts.sparse:.0%} of a picture is empty ground") if facts.sparse > 0.5 else area,
+        "area": Chosen(0.5, f"{facts.sparse:.0%} of a picture is empty ground") if facts.sparse > 0.75 else area,
         "jitter": Chosen(1.0, "large views in colour") if colour and not small else Chosen(0.5, "small or grey pictures"),
         "grey": Chosen(0.2, "colour pictures") if colour else Chosen(0.0, "no colour to take away"),
         "blur": Chosen(0.0, "blur below 48 pixels wipes out what there is") if facts.size < 48 else Chosen(0.5, "as published"),

@@ -52,7 +52,7 @@ class MoCoV3Options(BYOLOptions):
     predictor_norm: bool = option(True, "batch-norm at the predictor's end (ResNet: not)", auto="false for ResNets")
     freeze_patches: bool = option(True, "keep a transformer's patch projection at its random values")
     area: float = option(
-        0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels, 0.5 on empty ground", gt=0, le=1
+        0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels, 0.5 of nearly empty ones", gt=0, le=1
     )
     blur: float = option(
         1.0, "chance of a blurred first view; a tenth of it for the second", auto="0 below 48 pixels", ge=0, le=1

@@ -37,7 +37,7 @@ class SimCLROptions(AugmentedOptions):
     gather: bool = option(True, "take negatives from all processes, not only from one's own")
     reduction: Literal["official", "paper"] = option("official", "sum of both directions' means, or half of it")
     area: float = option(
-        0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels, 0.5 on empty ground", gt=0, le=1
+        0.08, "least share of the image that a view shows", auto="0.2 up to 64 pixels, 0.5 of nearly empty ones", gt=0, le=1
     )
     jitter: float = option(1.0, "strength of the colour jitter", auto="0.5 up to 64 pixels", ge=0, le=1.25)
     brightness: Literal["multiply", "add"] = option("multiply", "how jitter changes brightness (v1: add)")
