@@ -197,9 +197,9 @@ OWN_MUTATIONS = [
     ),
     Mutation(
         "alice: only one set of prototypes waits",
-        "methods/alice.py",
-        'if "last_layer" in name:',
-        'if "last_layer." in name:',
+        "nn/heads.py",
+        'if name.startswith("last_layer"):',
+        'if name.startswith("last_layer."):',
         f"{METHOD}::test_prototypes_wait_and_gradients_are_cut_one_by_one",
     ),
     Mutation(

@@ -10,8 +10,8 @@ CLIP_MUTATIONS = [
     Mutation(
         "clip: temperature multiplied instead of exponentiated",
         "methods/clip.py",
-        "s, pairs = self.log_scale.exp(), of_image.shape[1]",
-        "s, pairs = self.log_scale, of_image.shape[1]",
+        "s, many = self.log_scale.exp(),",
+        "s, many = self.log_scale,",
         f"{GOLDEN}::test_loss_and_its_gradients",
     ),
     Mutation(
@@ -94,14 +94,14 @@ CLIP_MUTATIONS = [
     Mutation(
         "clip: the scale put back before the step",
         "methods/clip.py",
-        "    def after_step(self, progress: Progress) -> None:\n        clamp_scale",
-        "    def before_step(self, progress: Progress) -> None:\n        clamp_scale",
+        "    def after_step(self, progress: Progress) -> None:\n        pairs.clamp_scale",
+        "    def before_step(self, progress: Progress) -> None:\n        pairs.clamp_scale",
         f"{CLIP}::test_a_step_of_any_length_leaves_the_scale_between_its_bounds",
     ),
     Mutation(
         "clip: the scale never put back",
         "methods/clip.py",
-        "        clamp_scale(self.log_scale)",
+        "        pairs.clamp_scale(self.log_scale)",
         "        pass",
         f"{CLIP}::test_the_scale_is_put_back_after_a_step",
     ),
@@ -129,8 +129,8 @@ CLIP_MUTATIONS = [
     Mutation(
         "clip: repeats looked for without the rank's offset",
         "methods/clip.py",
-        "repeats(tokens, distributed.gather(tokens), offset)",
-        "repeats(tokens, distributed.gather(tokens), 0)",
+        'distributed.gather(rows["tokens"]), compared.offset)',
+        'distributed.gather(rows["tokens"]), 0)',
         f"{CLIP}::test_ranks_come_to_the_loss_of_the_whole_batch",
     ),
     Mutation(

@@ -124,9 +124,9 @@ POLAR_MAE_MUTATIONS = [
     ),
     Mutation(
         "polar-mae: every rank divides by its own count",
-        "methods/polar_mae.py",
-        "values.sum() * (distributed.world_size() / everybodys(values))",
-        "values.sum() / max(len(values), 1)",
+        "core/distributed.py",
+        "local.sum() * (world_size() / rows(local))",
+        "local.sum() / max(len(local), 1)",
         "unit/test_methods_polar_mae.py::test_the_mean_over_ranks_is_that_over_all_tokens",
     ),
     Mutation(

@@ -14,10 +14,11 @@ from test_methods_clip import tiny as first_model
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Batch, Spec
-from tacit.methods.clip import CLIP, Compared
+from tacit.methods.clip import CLIP
 from tacit.methods.method import Facts, Progress, Terms
 from tacit.methods.mod_x import KEPT, ModX
 from tacit.nn.norms import BatchNorm
+from tacit.objectives.pairs import Compared
 from tacit.train.config import Training
 from tacit.train.session import build_method
 from tacit.views.image import CentreView

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from tacit.core import distributed
+from tacit.core.distributed import mean_of_rows
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.kinds.points import picture
 from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Facts, Progress, Terms
-from tacit.methods.polar_mae import PolarMAE, radius_of, shared_mean
+from tacit.methods.polar_mae import PolarMAE
 from tacit.nn import build
-from tacit.nn.points.grouping import volumetric
+from tacit.nn.points.grouping import radius_of, volumetric
 from tacit.train.config import Training
 from tacit.train.session import build_method
 
@@ -169,7 +170,7 @@ def test_the_mean_over_ranks_is_that_over_all_tokens(monkeypatch):
     parts = [torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6, 7, 8])]
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "total", lambda local: torch.tensor(8.0))
-    assert torch.stack([shared_mean(part) for part in parts]).mean() == 4.5
+    assert torch.stack([mean_of_rows(part) for part in parts]).mean() == 4.5
 
 
 def test_the_encoder_reloads_alone():

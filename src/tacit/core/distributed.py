@@ -61,6 +61,11 @@ def gather(local: Tensor) -> Tensor:
     return _Gather.apply(local)  # pyright: ignore[reportReturnType]
 
 
+def mine(gathered: Tensor) -> Tensor:
+    """This rank's part of what `gather` gave."""
+    return gathered.tensor_split(world_size())[rank()]
+
+
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: ARG004 - nothing is to be kept
@@ -97,6 +102,16 @@ def mean(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def rows(local: Tensor) -> Tensor:
+    """How many rows all ranks have together, where each has another number of them; 1 at least."""
+    return total(torch.tensor(float(len(local)), device=local.device)).clamp(min=1)
+
+
+def mean_of_rows(local: Tensor) -> Tensor:
+    """The mean of numbers `[N]`, N differing between ranks, such that the mean of what all ranks get is that over all rows."""
+    return local.sum() * (world_size() / rows(local))
 
 
 def everybodys(value: Any) -> list[Any]:

@@ -327,11 +327,8 @@ class Alice(Method):
         return Terms(total, {name: term.detach() for name, term in parts.items()}, watch=watch)
 
     def after_backward(self, progress: Progress) -> None:
-        """All prototypes stay as they are at first: without a gradient, neither decay nor momentum moves them."""
         if progress.epoch < self.options.freeze_last:
-            for name, parameter in self.head.named_parameters():
-                if "last_layer" in name:
-                    parameter.grad = None
+            self.head.hold()
 
     def after_step(self, progress: Progress) -> None:
         self.center.move()

@@ -18,9 +18,10 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import blurred
-from tacit.methods.dino import DINO, DistilOptions
+from tacit.methods.dino import DINO
+from tacit.methods.distil import DistilOptions
 from tacit.methods.method import Chosen, Facts, Paper, option
-from tacit.methods.pictures import strip
+from tacit.methods.pictures import enlarged, strip
 from tacit.nn.centre import Centre
 from tacit.nn.channel_vit import ChannelViT, OneChannelViT
 from tacit.nn.encoder import Encoder
@@ -198,7 +199,7 @@ class ChAdaViT(DINO):
         }
         if self.student.channel_token is not None:
             slots = F.normalize(self.student.channel_token[0, :, 0].float(), dim=1)
-            cosines = ((slots @ slots.T + 1) / 2).clamp(0, 1)[None]
+            cosines = ((slots @ slots.T + 1) / 2).clamp(0, 1)
             found["How alike the slots are of every two channels (white: the same)"] = enlarged(cosines, 16)
         return found
 
@@ -230,7 +231,3 @@ def bars(share: Tensor, height: int = 40, width: int = 20) -> Tensor:
     filled = (level <= share / share.amax()).float().transpose(0, 1)  # [N, height, C]
     drawn = F.pad(filled[..., None].expand(-1, -1, -1, width - 4), (2, 2)).flatten(2)
     return F.pad(drawn, (0, 0, 0, 1), value=0.5).flatten(0, 1)[None]
-
-
-def enlarged(picture: Tensor, times: int) -> Tensor:
-    return picture.repeat_interleave(times, 1).repeat_interleave(times, 2)

@@ -8,7 +8,7 @@ Nothing is stopped from getting a gradient, and nothing is remembered from one b
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +21,12 @@ from tacit.data.text.tokenizer import BASE
 from tacit.data.text.wording import Wording
 from tacit.methods.captions import LAYOUT, SIDES, SMALL, alike, fitting, says
 from tacit.methods.method import Chosen, Contrastive, Facts, Options, Paper, Progress, Rows, Terms, option
-from tacit.methods.pictures import enlarged, shown, strip
+from tacit.methods.pictures import enlarged, shown, stretched, strip
 from tacit.nn.encoder import Encoder
 from tacit.nn.text import Reader
 from tacit.nn.towers import ClipResNet, patch_dropout, projection
-from tacit.objectives.pairs import (
-    clamp_scale,
-    contrast,
-    contrast_chance,
-    cosines,
-    own_columns,
-    repeats,
-    sigmoid_chance,
-    sigmoid_contrast,
-    unit,
-)
+from tacit.objectives import pairs
+from tacit.objectives.pairs import Compared, unit
 from tacit.views.image import ImageView
 from tacit.views.pair import CaptionView
 from tacit.views.view import View
@@ -66,22 +57,6 @@ class CLIPOptions(Options):
     )
     flip: float = option(0.0, "chance of a mirrored picture", auto="0.5 where no caption says left or right", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet", "clip"] = option("clip", "what is subtracted and divided by", auto="data")
-
-
-class Compared(NamedTuple):
-    """Pairs beside all others.
-
-    Attributes:
-        f, g: of pictures and of captions, unit rows `[N, D]`.
-        of_image, of_text: cosines with all captions, and with all pictures, `[N, M]`.
-        offset: where this rank's rows begin among all.
-    """
-
-    f: Tensor
-    g: Tensor
-    of_image: Tensor
-    of_text: Tensor
-    offset: int
 
 
 class CLIP(Contrastive):
@@ -208,22 +183,23 @@ class CLIP(Contrastive):
         """This rank's pairs beside those of all ranks."""
         f, g = rows["image"], rows["text"]
         everybodys, offset = (distributed.gather(f), distributed.gather(g)), distributed.rank() * len(f)
-        return Compared(f, g, *cosines(f, g, *everybodys), offset)
+        return Compared(f, g, *pairs.cosines(f, g, *everybodys), offset)
 
     def repeated(self, rows: Rows, compared: Compared) -> Tensor:
         """Where another pair, of any rank, has the same caption: bool `[N, M]`."""
-        tokens, offset = rows["tokens"], compared.offset
-        return repeats(tokens, distributed.gather(tokens), offset)
+        return pairs.repeats(rows["tokens"], distributed.gather(rows["tokens"]), compared.offset)
 
     def contrasted(self, compared: Compared, same: Tensor | None) -> Terms:
         """The loss of pairs. `same`: pairs that are no negatives of each other."""
-        o, (f, g, of_image, of_text, offset) = self.options, compared
-        s, pairs = self.log_scale.exp(), of_image.shape[1]
+        s, many = self.log_scale.exp(), compared.of_image.shape[1]
         if self.bias is None:
-            loss, chance = contrast(of_image, of_text, s, offset, same), contrast_chance(pairs)
+            loss = pairs.contrast(compared.of_image, compared.of_text, s, compared.offset, same)
+            chance = pairs.contrast_chance(many)
         else:
-            loss, chance = sigmoid_contrast(of_image, s, self.bias, offset, same), sigmoid_chance(pairs)
-        return Terms(loss, {o.loss: loss.detach()}, chance, self.watched(f, g, of_image, of_text, offset, same))
+            loss = pairs.sigmoid_contrast(compared.of_image, s, self.bias, compared.offset, same)
+            chance = pairs.sigmoid_chance(many)
+        watch = {"scale": self.log_scale.detach().float().exp().mean()} | pairs.watched(compared, same)
+        return Terms(loss, {self.options.loss: loss.detach()}, chance, watch)
 
     def of_image(self, x: Tensor, draws: Draws) -> Tensor:
         """Pictures in the shared space, unit rows `[N, D]`."""
@@ -237,32 +213,13 @@ class CLIP(Contrastive):
         """Captions in the shared space, unit rows `[N, D]`."""
         return unit(self.text(tokens))
 
-    @torch.no_grad()
-    def watched(
-        self, f: Tensor, g: Tensor, of_image: Tensor, of_text: Tensor, offset: int, same: Tensor | None
-    ) -> dict[str, Tensor]:
-        """The scale, the mean cosine of partners and within either modality, and who finds the partner first in the batch."""
-        own = own_columns(of_image, offset)
-        hidden = torch.zeros_like(of_image, dtype=torch.bool) if same is None else same
-        first = {
-            f"{name}_found": (each.masked_fill(hidden, -torch.inf).argmax(1) == own).float().mean()
-            for name, each in (("caption", of_image), ("picture", of_text))
-        }
-        return {
-            "scale": self.log_scale.detach().float().exp().mean(),
-            "partners": of_image.gather(1, own[:, None]).float().mean(),
-            "among_pictures": within(f),
-            "among_captions": within(g),
-            **first,
-        }
-
     def after_step(self, progress: Progress) -> None:
-        clamp_scale(self.log_scale)
+        pairs.clamp_scale(self.log_scale)
 
     def pictures(self, views: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         x = views["image"]
         cosine = self.of_image(x, draws) @ self.of_text(views["text"]).T
-        found = float((cosine.argmax(1) == own_columns(cosine)).float().mean())
+        found = float((cosine.argmax(1) == pairs.own_columns(cosine)).float().mean())
         best = cosine.T[:8].topk(min(5, len(x)), dim=1).indices  # of the first captions, [8, 5]
         return {
             f"Similarity of pictures (rows) to captions (columns): partners lie on the diagonal; {found:.0%} of the pictures "
@@ -271,15 +228,3 @@ class CLIP(Contrastive):
                 shown(x[:8]), *(shown(x[rows]) for rows in best.T)
             ),
         }
-
-
-def within(rows: Tensor) -> Tensor:
-    """The mean cosine of different unit rows: 1 when all are alike."""
-    count, total = len(rows), rows.float().sum(0)
-    return (total.square().sum() - count) / max(1, count * (count - 1))
-
-
-def stretched(matrix: Tensor) -> Tensor:
-    """Numbers as grey levels, from the least to the largest."""
-    low, high = matrix.float().aminmax()
-    return (matrix.float() - low) / (high - low).clamp(min=1e-6)

@@ -17,7 +17,8 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.methods.augment import BYOLOptions, byol_view, contrastive_views, rate
-from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
+from tacit.methods.distil import DistilOptions
+from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.methods.pictures import heaviest, shown, strip
 from tacit.nn.centre import Centre
 from tacit.nn.ema import follow, momentum, teacher_of
@@ -29,31 +30,6 @@ from tacit.views.view import View
 
 LONGER = {"teacher_temperature": 0.07, "temperature_epochs": 30, "fixed_gain": False}
 MORE_CROPS = {"global_area": 0.25, "local_crops": 10, "local_area": (0.05, 0.25)}
-
-
-class DistilOptions(Options):
-    """Those of the head, the teacher and the centre, whatever the views are."""
-
-    prototypes: int = option(
-        65536, "K, what teacher and student spread their opinion over", auto="about a quarter of the samples", ge=2
-    )
-    head_width: int = option(2048, "hidden width of the head", auto="512", ge=1)
-    bottleneck: int = option(256, "dimensions in which crops are compared to prototypes", ge=1)
-    fixed_gain: bool = option(True, "prototypes have unit length (norm_last_layer)")
-    head_norm: bool = option(False, "batch-norm inside the head", auto="true, false in runs of over 10,000 steps")
-    student_temperature: float = option(0.1, "sharpness of the student", gt=0)
-    teacher_temperature: float = option(0.04, "sharpness of the teacher", auto="0.07 in runs of over 10,000 steps", gt=0)
-    teacher_temperature_start: float = option(0.04, "the same in the first epoch", gt=0)
-    temperature_epochs: int = option(0, "epochs from one to the other", auto="30 % of them in such runs", ge=0)
-    centre: bool = option(True, "subtract the running mean of the teacher's logits")
-    centre_momentum: float = option(
-        0.9, "how much of the running mean stays at each step", auto="0.9, more for small batches", ge=0, le=1
-    )
-    momentum: float = option(0.996, "how much of the teacher stays at the first step", auto="1 - 20 / steps", ge=0, le=1)
-    momentum_rises: bool = option(True, "whether that grows to 1 along half a cosine; else it stays")
-    freeze_last: float = option(
-        1.0, "epochs during which the prototypes stay as they are", auto="3 % of the run, 1 epoch at most", ge=0
-    )
 
 
 class DINOOptions(DistilOptions, BYOLOptions):
@@ -229,10 +205,8 @@ class DINO(Method):
         return self.head(torch.cat(features))
 
     def after_backward(self, progress: Progress) -> None:
-        """The prototypes stay as they are at first: without a gradient, neither decay nor momentum moves them."""
         if progress.epoch < self.options.freeze_last:
-            for parameter in self.head.last_layer.parameters():
-                parameter.grad = None
+            self.head.hold()
 
     def after_step(self, progress: Progress) -> None:
         o = self.options

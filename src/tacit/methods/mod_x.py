@@ -19,11 +19,11 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.methods.clip import CLIP, CLIPOptions, Compared, stretched
+from tacit.methods.clip import CLIP, CLIPOptions
 from tacit.methods.method import Chosen, Facts, Paper, Progress, Rows, Terms, option
-from tacit.methods.pictures import enlarged, histogram
+from tacit.methods.pictures import enlarged, histogram, stretched
 from tacit.nn.encoder import Encoder
-from tacit.objectives.pairs import MOD_X_CEILING, align, clamp_scale, screen
+from tacit.objectives.pairs import MOD_X_CEILING, Compared, align, clamp_scale, screen
 from tacit.views.image import CentreView
 from tacit.views.view import View
 

@@ -43,6 +43,12 @@ def enlarged(matrix: Tensor, times: int = 4) -> Tensor:
     return matrix[None].repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
+def stretched(matrix: Tensor) -> Tensor:
+    """Numbers as grey levels, from the least to the largest."""
+    low, high = matrix.float().aminmax()
+    return (matrix.float() - low) / (high - low).clamp(min=1e-6)
+
+
 def contrast(first: Tensor, second: Tensor, z: Tensor) -> dict[str, Tensor]:
     """What a method that compares views shows: pairs of them, and who resembles whom.
 

@@ -7,7 +7,6 @@ size of the cloud.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress
 from tacit.methods.pictures import strip
 from tacit.nn.encoder import Encoder
 from tacit.nn.points.encoder import PointTransformer, Tokens
+from tacit.nn.points.grouping import radius_of
 from tacit.nn.points.pointnet import PointNet
 from tacit.nn.points.trunk import RaggedTransformer, put_back
 from tacit.objectives.chamfer import ragged_chamfer
@@ -162,24 +162,17 @@ class PolarMAE(Method):
         super().__init__(options, encoder, spec, size)
         assert isinstance(encoder, PointTransformer)  # `check` saw to that
         self.student: PointTransformer = encoder
-        width, features = encoder.token_width, spec.channels - 3
+        o, width, features = options, encoder.token_width, spec.channels - 3
         self.slots: int = encoder.cut["size"]
-        self.told = spec.channels if options.predicted == "full" else 3
+        self.told = spec.channels if o.predicted == "full" else 3
         self.mask_token = nn.Parameter(torch.zeros(width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.decoder = RaggedTransformer(
-            width,
-            options.decoder_depth,
-            encoder.heads,
-            options.norm,
-            True,
-            encoder.mlp_ratio,
-            options.drop_path,
-            options.dropout,
+            width, o.decoder_depth, encoder.heads, o.norm, True, encoder.mlp_ratio, o.drop_path, o.dropout
         )
         self.point_head = nn.Linear(width, self.slots * self.told)
         self.ordered, self.value_head = None, None
-        if features and options.energy:
+        if features and o.energy:
             self.ordered = PointNet(3, width, encoder.hidden, ordered=True)
             self.value_head = nn.Linear(2 * width, self.slots * features)
         self.constant = nn.Parameter(torch.rand(self.slots, self.told) - 0.5)
@@ -191,18 +184,18 @@ class PolarMAE(Method):
         found = self.predict(views["view"], draws)
         true, there = found.tokens.patches[found.mask], found.tokens.point_mask[found.mask]  # [M, S, C], [M, S]
         shape, counts = true[..., : self.told], there.sum(1)
-        chamfer = shared_mean(ragged_chamfer(found.points, shape, counts))
+        chamfer = distributed.mean_of_rows(ragged_chamfer(found.points, shape, counts))
         # What one token, the same for all, would come to: of no weight, but it learns.
-        constant = shared_mean(ragged_chamfer(self.constant.expand_as(shape), shape, counts))
+        constant = distributed.mean_of_rows(ragged_chamfer(self.constant.expand_as(shape), shape, counts))
         total = self.options.chamfer * chamfer + (constant - constant.detach())
         parts, watch = {"chamfer": chamfer.detach()}, {"chamfer_of_one_token": constant.detach()}
         if found.values is not None:
             values = true[..., 3:][there]  # [P, F]
-            error = shared_mean((wide(found.values)[there] - values).square().mean(1))
+            error = distributed.mean_of_rows((wide(found.values)[there] - values).square().mean(1))
             total = total + self.options.energy * error
-            mean = distributed.total(values.sum(0)) / everybodys(values)
+            mean = distributed.total(values.sum(0)) / distributed.rows(values)
             parts["energy"] = error.detach()
-            watch["energy_of_the_mean"] = shared_mean((values - mean).square().mean(1))
+            watch["energy_of_the_mean"] = distributed.mean_of_rows((values - mean).square().mean(1))
         watch["tokens"] = found.tokens.valid.sum(1).float().mean()
         return Terms(total, parts, watch=watch)
 
@@ -250,29 +243,3 @@ class PolarMAE(Method):
             "with them, in orange, what the decoder makes of the hidden ones; and what is really there"
         )
         return {caption: strip(*(torch.stack(list(column)) for column in zip(*rows, strict=True)))} if rows else {}
-
-
-def everybodys(rows: Tensor) -> Tensor:
-    """How many rows all ranks have together; 1 at least."""
-    return distributed.total(torch.tensor(float(len(rows)), device=rows.device)).clamp(min=1)
-
-
-def shared_mean(values: Tensor) -> Tensor:
-    """The mean of values `[M]` of which ranks have different numbers, so that the mean of what ranks get is that over all."""
-    return values.sum() * (distributed.world_size() / everybodys(values))
-
-
-def radius_of(fine: float, coarse: float, tokens: int) -> float:
-    """A radius for about so many tokens, from what share of a cloud's pictures has points in it (`data.kinds.points.picture`).
-
-    How many cells of any size a cloud fills follows from how many it fills of two sizes: a power of the size. Centres lie about
-    1.44 radii apart, and a typical cloud is about 1.4 wide in the views' units.
-
-    Args:
-        fine: of the 64 x 64 cells.
-        coarse: of the 8 x 8 patches of these.
-        tokens: of a cloud.
-    """
-    few, many = math.log(max(coarse * 64, 1)), math.log(max(fine * 64**2, 2))
-    place = (math.log(tokens) - few) / max(many - few, 0.1 * math.log(8))  # 0 at the coarse size, 1 at the fine one
-    return float(f"{1.4 / 8 * 8**-place / 1.44:.3g}")

@@ -20,12 +20,14 @@ from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
 from tacit.data.window import Clip
+from tacit.methods.augment import AugmentedOptions, contrastive_views
 from tacit.methods.clips import ClipOptions, clip_rules, films, histograms
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.nn.ema import follow, teacher_of
 from tacit.nn.encoder import Encoder
 from tacit.nn.heads3d import activation_map, map_head
 from tacit.nn.queue import Queue, in_other_company, whole_batches
+from tacit.objectives.pairs import unit
 from tacit.objectives.precision import wide
 from tacit.objectives.speed import appearance, appearance_chance, relative_speed, scores, speed_accuracy
 from tacit.views.clips import at_speed, fast_ones
@@ -37,7 +39,7 @@ POOLED = ("linear", "mlp")
 """Heads that see a map only through its mean."""
 
 
-class RSPNetOptions(ClipOptions):
+class RSPNetOptions(AugmentedOptions, ClipOptions):
     stride: int = option(
         1, "frames of a video from one frame of a slow clip to the next", auto="1 to 4, by the videos' length", ge=1, le=1024
     )
@@ -72,8 +74,6 @@ class RSPNetOptions(ClipOptions):
     jitter: float = option(0.4, "brightness, contrast and saturation change by up to this share", ge=0, le=1)
     hue: float = option(0.4, "and hue by so many turns of the colour circle", auto="0.1: colour is content", ge=0, le=0.5)
     jitter_chance: float = option(1.0, "chance of changing colours at all", ge=0, le=1)
-    grey: float = option(0.2, "chance of a grey clip", auto="0 where there is no colour", ge=0, le=1)
-    flip: float = option(0.5, "chance of a mirrored clip", auto="0 where a mirror image means something else", ge=0, le=1)
     normalise: Literal["none", "data", "imagenet", "films"] = option(
         "imagenet", "what is subtracted and divided by", auto="data"
     )
@@ -112,8 +112,10 @@ class RSPNet(Method):
 
     @classmethod
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
-        few, colour = facts.samples < 1000, facts.spec.channels == 3
-        return clip_rules(facts, speed=2) | {
+        few = facts.samples < 1000
+        known = contrastive_views(facts) | clip_rules(facts, speed=2)
+        shared = {name: known[name] for name in ("frames", "stride", "grey", "flip", "normalise")}
+        return shared | {
             "temperature": Chosen(0.1, "short runs"),
             "margin": Chosen(1.4, "0.14 in cosines, as published"),
             "queue": Chosen(
@@ -128,11 +130,6 @@ class RSPNet(Method):
             ),
             "area": Chosen(0.8, "a crop of 0.4 is a zoom, which looks like another speed"),
             "hue": Chosen(0.1, "colour is content"),
-            "grey": Chosen(0.2, "as published") if colour else Chosen(0.0, "no colour to take away"),
-            "flip": Chosen(0.0, "a mirror image means something else")
-            if facts.mirrored is False
-            else Chosen(0.5, "mirror images mean the same, as far as is known"),
-            "normalise": Chosen("data", "the data's own mean and deviation"),
             "train.optimiser": Chosen("adamw", "SGD was seen to leave chance far later"),
             "train.lr": Chosen(2e-3 * math.sqrt(facts.batch / 32), "2e-3 x sqrt(batch / 32)"),
             "train.weight_decay": Chosen(0.02, "small data"),
@@ -237,7 +234,7 @@ class RSPNet(Method):
     def fast(self, draws: Draws) -> Tensor:
         """Bool `[B]`: whose query is fast. The slow share is taken of the whole batch, whichever rank a sample is on."""
         order = distributed.gather(draws.uniform("fast")).argsort()
-        return mine(fast_ones(order, self.options.slow))
+        return distributed.mine(fast_ones(order, self.options.slow))
 
     def clips(self, views: Mapping[str, Tensor], fast: Tensor, speed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query and key at the sample's own speed, and the key's clip at the other one: `[B, C, frames, H, W]` each."""
@@ -257,9 +254,9 @@ class RSPNet(Method):
         order = distributed.gather(draws.uniform("company")).argsort()
 
         def encode(part: Tensor) -> Tensor:
-            return distributed.gather(torch.cat(self.teacher_says(mine(part)), dim=1))
+            return distributed.gather(torch.cat(self.teacher_says(distributed.mine(part)), dim=1))
 
-        rows = mine(in_other_company(encode, distributed.gather(clips), order, self.options.splits))
+        rows = distributed.mine(in_other_company(encode, distributed.gather(clips), order, self.options.splits))
         return rows[:, : self.options.head_out], rows[:, self.options.head_out :]
 
     def before_step(self, progress: Progress) -> None:
@@ -310,12 +307,3 @@ def said(encoder: Encoder, heads: nn.Module, clips: Tensor) -> tuple[Tensor, Ten
     """What the head for films and the head for speed make of clips: `[B, P]` each, not normalised."""
     seen = cells(encoder, clips)
     return heads.get_submodule("appearance")(seen), heads.get_submodule("speed")(seen)
-
-
-def unit(z: Tensor) -> Tensor:
-    return F.normalize(wide(z), dim=1)
-
-
-def mine(rows: Tensor) -> Tensor:
-    """This rank's part of rows of all ranks."""
-    return rows.tensor_split(distributed.world_size())[distributed.rank()]

@@ -117,3 +117,9 @@ class DINOHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.last_layer(F.normalize(self.mlp(features), dim=-1, eps=1e-12))
+
+    def hold(self) -> None:
+        """Leave the prototypes as they are in this step: without a gradient, neither decay nor momentum moves them."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("last_layer"):
+                parameter.grad = None

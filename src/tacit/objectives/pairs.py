@@ -7,6 +7,7 @@ ranks, the partner of row i being column `offset + i`; the mean over ranks is th
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,22 @@ CEILING = math.log(100)
 
 MOD_X_CEILING = 4.6052
 """The same as the code of Mod-X has it."""
+
+
+class Compared(NamedTuple):
+    """Pairs beside all others.
+
+    Attributes:
+        f, g: of pictures and of captions, unit rows `[N, D]`.
+        of_image, of_text: cosines with all captions, and with all pictures, `[N, M]`.
+        offset: where this rank's rows begin among all.
+    """
+
+    f: Tensor
+    g: Tensor
+    of_image: Tensor
+    of_text: Tensor
+    offset: int
 
 
 def unit(features: Tensor) -> Tensor:
@@ -140,6 +157,33 @@ def imitate(
 def clamp_scale(log_scale: Tensor, ceiling: float = CEILING) -> None:
     """Put t back into `[0, ceiling]` after an optimiser step, in place and without gradient."""
     log_scale.clamp_(0.0, ceiling)
+
+
+def within(rows: Tensor) -> Tensor:
+    """The mean cosine of different unit rows `[N, D]`: 1 when all are alike."""
+    count, total = len(rows), rows.float().sum(0)
+    return (total.square().sum() - count) / max(1, count * (count - 1))
+
+
+@torch.no_grad()
+def watched(compared: Compared, ignore: Tensor | None = None) -> dict[str, Tensor]:
+    """The mean cosine of partners and within either modality, and the share of rows in which the partner comes first.
+
+    Args:
+        compared: pairs beside those of all ranks.
+        ignore: bool `[N, M]`, pairs that are no negatives of each other (`repeats`).
+    """
+    f, g, of_image, of_text, offset = compared
+    own = own_columns(of_image, offset)
+    first = {
+        f"{name}_found": (each if ignore is None else each.masked_fill(ignore, -torch.inf)).argmax(1) == own
+        for name, each in (("caption", of_image), ("picture", of_text))
+    }
+    return {
+        "partners": of_image.gather(1, own[:, None]).float().mean(),
+        "among_pictures": within(f),
+        "among_captions": within(g),
+    } | {name: found.float().mean() for name, found in first.items()}
 
 
 # Mod-X (Ni et al. 2023): rows of an older model's matrix, where it was right, are kept ---------------------------------

@@ -7,6 +7,7 @@ Young, Jwa, Terao, "Particle Trajectory Representation Learning with Masked Poin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
@@ -252,3 +253,19 @@ def contents(points: Tensor, groups: Groups, radius: float | None, mean_centres:
     centres = centres * groups.valid[..., None]
     relative = (held[..., :3] - centres[:, :, None]) / (1.0 if radius is None else radius)
     return torch.cat([relative, held[..., 3:]], dim=-1) * groups.valid[..., None, None], centres
+
+
+def radius_of(fine: float, coarse: float, tokens: int) -> float:
+    """A radius for about so many tokens, from what share of a cloud's pictures has points in it (`data.kinds.points.picture`).
+
+    How many cells of any size a cloud fills follows from how many it fills of two sizes: a power of the size. Centres lie about
+    1.44 radii apart, and a typical cloud is about 1.4 wide in the views' units.
+
+    Args:
+        fine: of the 64 x 64 cells.
+        coarse: of the 8 x 8 patches of these.
+        tokens: of a cloud.
+    """
+    few, many = math.log(max(coarse * 64, 1)), math.log(max(fine * 64**2, 2))
+    place = (math.log(tokens) - few) / max(many - few, 0.1 * math.log(8))  # 0 at the coarse size, 1 at the fine one
+    return float(f"{1.4 / 8 * 8**-place / 1.44:.3g}")
