@@ -212,6 +212,7 @@ def test_auto_follows_the_data():
     assert int(16 * (1 - of(size=16)["mask_ratio"])) == 8
     assert (of()["norm_floor"], of(flat=0.2)["norm_floor"]) == (0.0, 2.0)
     assert (of(flat=0.4)["norm_pix"], of(flat=0.6)["norm_pix"]) == (True, False)
+    assert [of(encoder=f"vit-mini/{patch}")["norm_pix"] for patch in (1, 2)] == [False, True]  # of 3 values, and of 12
     assert [of(size=s)["area"] for s in (32, 64, 96, 128)] == [0.5, 0.35, 0.35, 0.2]
     assert [of()[f"decoder_{name}"] for name in ("width", "depth", "heads")] == [64, 2, 4]
     assert of(mirrored=False)["flip"] == 0
@@ -235,6 +236,13 @@ def test_auto_follows_the_data():
 def test_what_cannot_be_hidden_is_refused(options, message):
     with pytest.raises(TacitError, match=message):
         tiny("mae", **options)
+
+
+def test_a_target_of_one_value_is_not_normalised():
+    encoder, grey = tiny("mae", "vit-micro/1", size=8).student, Spec("image", 1, (8, 8))
+    with pytest.raises(TacitError, match="nothing of a patch of one value; use --set norm_pix=false"):
+        MAE.check(MAE.Options(), encoder, grey, 8, 32)
+    MAE.check(MAE.Options(norm_pix=False), encoder, grey, 8, 32)
 
 
 def test_pictures_show_what_was_seen_and_a_right_completion_is_the_image():

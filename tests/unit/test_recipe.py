@@ -135,6 +135,22 @@ def test_short_runs_of_convolutions_train_on_small_views_and_take_features_of_la
     assert sizes("simclr", 1.5, feature_size=48) == (16, 48)
 
 
+def test_single_pixels_are_hidden_only_in_the_smallest_pictures():
+    seen: Any = SimpleNamespace(samples=500, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+
+    def chosen(side: int) -> tuple[int, str, bool]:
+        situation = Situation(
+            method("mae"), Spec("image", 1, (side, side)), seen, None, Budget(2), "cpu", measure=lambda o, t: 1.0
+        )
+        found = resolve("auto", situation, {"precision": "float32"})
+        return found.training.size, found.training.encoder, found.options.norm_pix
+
+    assert [chosen(side) for side in (5, 8, 11, 12)] == [
+        (5, "vit-mini/1", False), (8, "vit-mini/2", False), (10, "vit-mini/2", False), (12, "vit-mini/2", False),
+    ]  # fmt: skip
+    assert chosen(28) == (28, "vit-mini/4", True)
+
+
 def test_short_runs_on_volumes_train_on_small_crops_unless_places_of_a_crop_are_set_apart():
     seen: Any = SimpleNamespace(samples=500, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
 

@@ -32,13 +32,20 @@ SHORT = 10_000
 """Steps below which `auto` takes a higher rate for narrow encoders; it was tried with 1,000 to 3,100 of them."""
 
 
+FEW = 8
+"""Values of a patch below which `auto` leaves them as they are: what is left of so few by their own mean and deviation is
+little, and of a single one nothing."""
+
+
 class MAEOptions(Options):
     mask_ratio: float = option(
         0.75, "share of patches that are hidden", auto="0.75, or 0.6 below 64 patches or for drawings", gt=0, lt=1
     )
     mask_kind: Literal["random", "block", "grid"] = option("random", "which patches are hidden")
     norm_pix: bool = option(
-        True, "normalise each target patch by its own mean and deviation", auto="false where most patches are flat"
+        True,
+        "normalise each target patch by its own mean and deviation",
+        auto="false where most patches are flat, or have fewer than 8 values",
     )
     norm_floor: float = option(
         0.0, "grey levels of 255 under which a patch counts as flat", auto="2 if over 10 % of patches are flat", ge=0
@@ -103,11 +110,13 @@ class MAE(Method):
         rate = Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs")
         if facts.steps < SHORT and facts.width <= 192:
             rate = Chosen(4e-3 * math.sqrt(facts.batch / 256), "4e-3 x sqrt(batch / 256): a short run of a narrow encoder")
-        empty = facts.flat > 0.5
+        empty, values = facts.flat > 0.5, (int(patch) if patch.isdigit() else 4) ** 2 * facts.spec.channels
         area = 0.5 if facts.size <= 48 else 0.35 if facts.size <= 96 else 0.2
         return {
             "mask_ratio": ratio,
-            "norm_pix": Chosen(not empty, f"{facts.flat:.0%} of the patches are flat" if empty else "as published"),
+            "norm_pix": Chosen(False, f"{facts.flat:.0%} of the patches are flat")
+            if empty
+            else Chosen(values >= FEW, "as published" if values >= FEW else f"a patch has but {values} value(s)"),
             "norm_floor": Chosen(2.0, f"{facts.flat:.0%} of the patches are flat")
             if facts.flat > 0.1
             else Chosen(0.0, "few flat patches"),
@@ -144,6 +153,8 @@ class MAE(Method):
                 f"views of {size} pixels do not divide into patches of {patch}; change --set size=... or the encoder's patch"
             )
         kept((size // patch) ** 2, options.mask_ratio)
+        if options.norm_pix and patch**2 * spec.channels == 1:
+            raise TacitError("norm_pix=true leaves nothing of a patch of one value; use --set norm_pix=false or larger patches")
         if options.mask_kind == "grid" and options.mask_ratio != 0.75:
             raise TacitError(f"mask_kind=grid hides three quarters, so mask_ratio={options.mask_ratio} cannot be; use 0.75")
 

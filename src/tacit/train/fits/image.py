@@ -54,7 +54,11 @@ def whole(now: Situation) -> Chosen:
         most = 64 if now.minutes <= 30 else 96
     if side > most:
         return Chosen(most, f"{side} pixels would be too slow for {now.minutes:g} minutes on this {now.device}")
-    fitting = [size for size in range(side, 3, -1) if _patch(now, size) * 6 <= size and (size % 4 == 0 or side < 16)]
+    fitting = [
+        size
+        for size in range(side, 3, -1)
+        if size // _patch(now, size) >= (6 if size >= 12 else 4) and (size % 4 == 0 or side < 16)
+    ]
     return Chosen(fitting[0] if fitting else max(side, 4), f"samples are {side} pixels")
 
 
@@ -75,6 +79,6 @@ def encoder(now: Situation, size: int) -> Chosen:
 
 
 def _patch(now: Situation, size: int) -> int:
-    """The smallest patch that divides a view into not too many tokens."""
+    """The smallest patch that divides a view into not too many tokens; single pixels only where there are hardly any."""
     most_tokens = 144 if now.device == "cpu" else 200
-    return next(p for p in range(1, size + 1) if size % p == 0 and (size // p) ** 2 <= most_tokens)
+    return next(p for p in range(2 if size >= 8 else 1, size + 1) if size % p == 0 and (size // p) ** 2 <= most_tokens)
