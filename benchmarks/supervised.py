@@ -16,6 +16,7 @@ from tacit.evaluation.outcome import accuracies
 from tacit.evaluation.schedule import warmed_cosine
 from tacit.evaluation.subject import Tuning
 from tacit.evaluation.task import Task
+from tacit.nn.convolution import steady
 from tacit.nn.layout import channels_last
 
 RATE, BATCH = 1e-3, 64
@@ -41,6 +42,7 @@ def supervised(
         `top1` and `balanced`, as shares; `samples`, how many were seen.
     """
     encoder = channels_last(tuning.fresh().train())
+    steady(encoder)
     device = next(encoder.parameters()).device
     head = nn.Linear(encoder.width, len(task.split.classes), device=device)
     nn.init.zeros_(head.weight)

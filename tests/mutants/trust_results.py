@@ -107,6 +107,20 @@ RANK_MUTATIONS = [
 
 NUMBER_MUTATIONS = [
     Mutation(
+        "trust: gradients of small maps are what the memory held",
+        "train/step.py",
+        "        steady(method)\n",
+        "",
+        "unit/test_nn_convolution.py::test_what_is_trained_is_steady",
+    ),
+    Mutation(
+        "trust: zeros around a map on one side of it",
+        "nn/convolution.py",
+        "for zeros in (padding, padding)]",
+        "for zeros in (0, 2 * padding)]",
+        "unit/test_nn_convolution.py::test_outputs_stay_what_they_are",
+    ),
+    Mutation(
         "trust: a loss that is not finite goes on",
         "train/step.py",
         "if not distributed.largest(int(mine)):",

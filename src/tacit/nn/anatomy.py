@@ -17,7 +17,7 @@ from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
 from tacit.nn.encoder import Encoded, Encoder
 from tacit.nn.norms import BatchNorm
-from tacit.nn.resnet3d import BasicBlock3d, Conv3d
+from tacit.nn.resnet3d import BasicBlock3d
 
 FINE = 2
 """Voxels to a fine cell, along each axis."""
@@ -47,14 +47,14 @@ class AnatomyNet(Encoder):
             raise TacitError(f"coarse={coarse}: give a power of 2 that is at least 4")
         self.coarse, self.width, self.depth = coarse, out, halvings - 1
         widths = [width * min(2**index, 4) for index in range(halvings)]
-        self.conv1 = Conv3d(channels, width, 3, stride=FINE, padding=1, bias=False)
+        self.conv1 = nn.Conv3d(channels, width, 3, stride=FINE, padding=1, bias=False)
         self.bn1 = BatchNorm(width)
         self.layers = nn.ModuleList(
             BasicBlock3d(widths[i], widths[i + 1], 2, factored=False, norm="batch") for i in range(halvings - 1)
         )
-        self.laterals = nn.ModuleList(Conv3d(side, out, 1) for side in widths)
-        self.fine_head = Conv3d(out, out, 3, padding=1)
-        self.coarse_head = Conv3d(out, out, 3, padding=1)
+        self.laterals = nn.ModuleList(nn.Conv3d(side, out, 1) for side in widths)
+        self.fine_head = nn.Conv3d(out, out, 3, padding=1)
+        self.coarse_head = nn.Conv3d(out, out, 3, padding=1)
         first_values.kaiming(self)
 
     def forward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tacit.nn import init as first_values
-from tacit.nn.resnet3d import Conv3d, Triple, VideoConvNet, normed
+from tacit.nn.resnet3d import Triple, VideoConvNet, normed
 
 LAYERS = {"1": 64, "2": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
 POOLED = {"1": (1, 2, 2), "2": (2, 2, 2), "3b": (2, 2, 2), "4b": (2, 2, 2)}
@@ -25,7 +25,7 @@ class C3D(VideoConvNet):
         inputs, self.shrinking = channels, []
         for name, published in LAYERS.items():
             width = max(1, round(published * multiplier))
-            layer = nn.Sequential(Conv3d(inputs, width, 3, padding=1, bias=False), normed(norm, width), nn.ReLU())
+            layer = nn.Sequential(nn.Conv3d(inputs, width, 3, padding=1, bias=False), normed(norm, width), nn.ReLU())
             if name in POOLED:
                 window: Triple = POOLED[name]
                 layer.append(nn.MaxPool3d(window, window))

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from tacit.core.errors import one_of
 from tacit.nn.norms import BatchNorm
-from tacit.nn.resnet3d import Conv3d
 
 HEADS = ("linear", "mlp", "conv", "convbn")
 
@@ -32,8 +31,8 @@ def map_head(kind: str, width: int, out: int = 128) -> nn.Sequential:
     return nn.Sequential(*parts[one_of("head", kind, HEADS)])
 
 
-def _conv(width: int) -> Conv3d:
-    return Conv3d(width, width, 3, padding=1)
+def _conv(width: int) -> nn.Conv3d:
+    return nn.Conv3d(width, width, 3, padding=1)
 
 
 def activation_map(feature: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) -> Tensor:

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
 from tacit.nn.convnet import ConvNet
 from tacit.nn.norms import BatchNorm
-from tacit.objectives.precision import wide
 
 Triple = tuple[int, int, int]
 
@@ -40,16 +38,6 @@ NORMS = ("batch", "group")
 def normed(kind: str, channels: int) -> nn.Module:
     """Batch-norm, or group-norm with up to 8 groups, in which no sample learns of the others in its batch."""
     return BatchNorm(channels) if one_of("norm", kind, NORMS) == "batch" else nn.GroupNorm(math.gcd(8, channels), channels)
-
-
-class Conv3d(nn.Conv3d):
-    """torch's, but on a processor never in bfloat16: gradients of its weights then are NaN now and then (seen with 2.13)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(wide(input))
 
 
 class VideoConvNet(ConvNet):
@@ -83,10 +71,10 @@ class Factored(nn.Sequential):
         (t, h, w), (step, down, across) = kernel, stride
         middle = middle or t * h * w * inputs * outputs // (h * w * inputs + t * outputs)
         super().__init__(
-            Conv3d(inputs, middle, (1, h, w), (1, down, across), (0, h // 2, w // 2), bias=False),
+            nn.Conv3d(inputs, middle, (1, h, w), (1, down, across), (0, h // 2, w // 2), bias=False),
             normed(norm, middle),
             nn.ReLU(),
-            Conv3d(middle, outputs, (t, 1, 1), (step, 1, 1), (t // 2, 0, 0), bias=False),
+            nn.Conv3d(middle, outputs, (t, 1, 1), (step, 1, 1), (t // 2, 0, 0), bias=False),
         )
 
 
@@ -101,7 +89,7 @@ class BasicBlock3d(nn.Module):
         self.bn2 = normed(norm, width)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or inputs != width:
-            self.downsample = nn.Sequential(Conv3d(inputs, width, 1, stride, bias=False), normed(norm, width))
+            self.downsample = nn.Sequential(nn.Conv3d(inputs, width, 1, stride, bias=False), normed(norm, width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(x)).relu()
@@ -111,7 +99,7 @@ class BasicBlock3d(nn.Module):
 def _conv(inputs: int, width: int, stride: int, factored: bool, norm: str) -> nn.Module:
     if factored:
         return Factored(inputs, width, (3, 3, 3), (stride, stride, stride), norm)
-    return Conv3d(inputs, width, 3, stride, padding=1, bias=False)
+    return nn.Conv3d(inputs, width, 3, stride, padding=1, bias=False)
 
 
 class ResNet3d(VideoConvNet):
@@ -143,7 +131,7 @@ class ResNet3d(VideoConvNet):
         if factored:
             first: nn.Module = Factored(channels, widths[0], kernel, stride, norm, middle=45)
         else:
-            first = Conv3d(channels, widths[0], kernel, stride, (long // 2, side // 2, side // 2), bias=False)
+            first = nn.Conv3d(channels, widths[0], kernel, stride, (long // 2, side // 2, side // 2), bias=False)
         self.stem = nn.Sequential()
         self.stem.add_module("conv1", first)
         self.stem.add_module("bn1", normed(norm, widths[0]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tacit.nn import init as first_values
-from tacit.nn.resnet3d import Conv3d, Triple, VideoConvNet, normed
+from tacit.nn.resnet3d import Triple, VideoConvNet, normed
 
 MIXED = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -34,17 +34,17 @@ class Gate(nn.Module):
 
 
 def _plain(inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    return nn.Sequential(Conv3d(inputs, outputs, 1, bias=False), normed(norm, outputs), nn.ReLU())
+    return nn.Sequential(nn.Conv3d(inputs, outputs, 1, bias=False), normed(norm, outputs), nn.ReLU())
 
 
 def _separable(inputs: int, outputs: int, side: int, stride: int, norm: str) -> nn.Sequential:
     """A convolution over places, one over time, each with norm and ReLU."""
     half = side // 2
     return nn.Sequential(
-        Conv3d(inputs, outputs, (1, side, side), (1, stride, stride), (0, half, half), bias=False),
+        nn.Conv3d(inputs, outputs, (1, side, side), (1, stride, stride), (0, half, half), bias=False),
         normed(norm, outputs),
         nn.ReLU(),
-        Conv3d(outputs, outputs, (side, 1, 1), (stride, 1, 1), (half, 0, 0), bias=False),
+        nn.Conv3d(outputs, outputs, (side, 1, 1), (stride, 1, 1), (half, 0, 0), bias=False),
         normed(norm, outputs),
         nn.ReLU(),
     )

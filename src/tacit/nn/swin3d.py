@@ -22,7 +22,6 @@ from tacit.core.errors import TacitError, one_of
 from tacit.nn import init as first_values
 from tacit.nn.blocks import Mlp, drop_path
 from tacit.nn.encoder import Encoded, Encoder, bounded
-from tacit.nn.resnet3d import Conv3d
 from tacit.nn.trunk import rising
 from tacit.nn.windows3d import CrossWindowAttention, WindowAttention
 from tacit.objectives.precision import wide
@@ -81,7 +80,9 @@ class Stem(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         widths = [channels, width // 2, width // 2, width, width]
-        self.convs = nn.ModuleList(Conv3d(widths[i], widths[i + 1], 3, stride=2 if i == 0 else 1, padding=1) for i in range(4))
+        self.convs = nn.ModuleList(
+            nn.Conv3d(widths[i], widths[i + 1], 3, stride=2 if i == 0 else 1, padding=1) for i in range(4)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(side) for side in widths[1:])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ class Merge(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.reduction = Conv3d(width, 2 * width, 3, stride=2, padding=1)
+        self.reduction = nn.Conv3d(width, 2 * width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return _through(self.reduction, self.norm(F.gelu(x)))

@@ -19,6 +19,7 @@ from tacit.core.errors import Stopped, TacitError
 from tacit.core.repeatable import repeatable
 from tacit.data.spec import Batch, Spec
 from tacit.methods.method import Contrastive, Method, Progress, Rows, Terms
+from tacit.nn.convolution import steady
 from tacit.nn.layout import channels_last
 from tacit.nn.norms import BatchNorm, synchronise
 from tacit.train import optimise, sharded
@@ -43,6 +44,7 @@ class Step:
         self.views = method.views()
         self.clock = Clock()
         refuse_uneven(training, fabric.world_size)
+        steady(method)
         if fabric.world_size > 1:
             synchronise(method)
         self.sharded = training.strategy == "fsdp" and fabric.world_size > 1
