@@ -11,6 +11,7 @@ from tacit.data.window import Clip
 from tacit.methods.method import Progress
 from tacit.methods.rspnet import RSPNet
 from tacit.nn.encoder import Encoded, Encoder
+from tacit.views.clips import Speeds
 
 RSPNET = golden("rspnet")
 STEP = RSPNET["step"]
@@ -79,7 +80,7 @@ def test_a_whole_step():
     """The copy follows first; keys of the other speed join the queue, and only after the loss."""
     made, progress = method(), Progress(0, 1, 1)
     made.before_step(progress)
-    views = {name: STEP.inputs[name].double() for name in ("clip_q", "clip_k")}
+    views = {name: STEP.inputs[name].double()[:, :, list(made.speeds.shown)] for name in ("clip_q", "clip_k")}
     terms = made(views, Given(STEP.inputs["permutation"]), progress)
     terms.total.backward()
     made.after_step(progress)
@@ -101,11 +102,11 @@ def test_a_whole_step():
 def test_clips_at_two_speeds():
     case = RSPNET["speed_clips"]
     made = method()
-    made.options = made.options.model_copy(
-        update={"frames": case.inputs["clip_q"].shape[2] // case.hyper["speed"], "slow": case.hyper["alpha"]}
-    )
+    made.options = made.options.model_copy(update={"slow": case.hyper["alpha"]})
+    made.speeds = Speeds(case.inputs["clip_q"].shape[2] // case.hyper["speed"], (case.hyper["speed"],))
     fast = made.fast(Given(case.inputs["permutation"]))
-    found = made.clips(case.inputs, fast, case.hyper["speed"])
+    views = {name: case.inputs[name][:, :, list(made.speeds.shown)] for name in ("clip_q", "clip_k")}
+    found = made.clips(views, fast, case.hyper["speed"])
     for name, clip in zip(("q", "k", "k_other"), found, strict=True):
         assert torch.equal(clip, case.out[name])
 

@@ -13,7 +13,7 @@ from tacit.nn.ema import follow
 from tacit.nn.heads3d import activation_map, map_head
 from tacit.nn.queue import Queue
 from tacit.objectives.speed import appearance, relative_speed, scores
-from tacit.views.clips import EvenClip, at_speed, fast_ones, last_start
+from tacit.views.clips import EvenClip, Speeds, fast_ones, last_start
 
 RSPNET = golden("rspnet")
 
@@ -30,9 +30,11 @@ def test_clips_at_two_speeds():
     case = RSPNET["speed_clips"]
     h, q, k = case.hyper, case.inputs["clip_q"], case.inputs["clip_k"]
     fast = fast_ones(case.inputs["permutation"], h["alpha"])
-    assert torch.equal(at_speed(q, fast, h["speed"]), case.out["q"])
-    assert torch.equal(at_speed(k, fast, h["speed"]), case.out["k"])
-    assert torch.equal(at_speed(k, ~fast, h["speed"]), case.out["k_other"])
+    speeds = Speeds(q.shape[2] // h["speed"], (h["speed"],))
+    q, k = q[:, :, list(speeds.shown)], k[:, :, list(speeds.shown)]
+    assert torch.equal(speeds.play(q, fast, h["speed"]), case.out["q"])
+    assert torch.equal(speeds.play(k, fast, h["speed"]), case.out["k"])
+    assert torch.equal(speeds.play(k, ~fast, h["speed"]), case.out["k_other"])
 
 
 def test_losses_and_their_gradients():
@@ -118,11 +120,13 @@ def test_a_whole_step():
     h, x = case.hyper, case.inputs
     query, key, queue = Tiny(case.part("query.")), Tiny(case.part("key.")).requires_grad_(False), queue_of(case)
     follow(key, query, h["momentum"])
-    clip_q, clip_k, fast = x["clip_q"].double(), x["clip_k"].double(), fast_ones(x["permutation"], 0.5)
+    speeds = Speeds(x["clip_q"].shape[2] // h["speed"], (h["speed"],))
+    clip_q, clip_k = (x[name].double()[:, :, list(speeds.shown)] for name in ("clip_q", "clip_k"))
+    fast, play = fast_ones(x["permutation"], 0.5), speeds.play
     with torch.no_grad():
-        o_a, o_m = key(at_speed(clip_k, ~fast, h["speed"]))
-        k_a, k_m = key(at_speed(clip_k, fast, h["speed"]))
-    q_a, q_m = query(at_speed(clip_q, fast, h["speed"]))
+        o_a, o_m = key(play(clip_k, ~fast, h["speed"]))
+        k_a, k_m = key(play(clip_k, fast, h["speed"]))
+    q_a, q_m = query(play(clip_q, fast, h["speed"]))
     loss_a = appearance(q_a, [k_a, o_a], queue.keys.clone(), h["temperature"])
     loss_m = relative_speed(scores(q_m, k_m, h["temperature"]), scores(q_m, o_m, h["temperature"]), h["margin"])
     loss = h["weight_A"] * loss_a + h["weight_M"] * loss_m

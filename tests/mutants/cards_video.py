@@ -156,9 +156,9 @@ RSPNET_MUTATIONS = [
     ),
     Mutation(
         "rspnet: fast clips of no more of the film than slow ones",
-        "methods/rspnet.py",
-        "views[name][:, :, : speed * self.options.frames]",
-        "views[name][:, :, : self.options.frames]",
+        "views/clips.py",
+        "torch.where(fast, speed, 1)",
+        "torch.where(fast, 1, 1)",
         f"{RSPNET}::test_query_and_key_are_at_one_speed_and_the_other_key_is_at_the_other",
     ),
     Mutation(

@@ -15,7 +15,7 @@ from tacit.data.window import Clip, Stretch
 from tacit.nn.heads3d import activation_map
 from tacit.nn.spacetime import predicted_frames, tubelets, untubelets
 from tacit.objectives.speed import appearance, appearance_chance, relative_speed, scores, speed_accuracy
-from tacit.views.clips import EvenClip, at_speed, even_clips, fast_ones, last_start
+from tacit.views.clips import EvenClip, Speeds, even_clips, fast_ones, last_start
 from tacit.views.masks import random_keep
 from tacit.views.masks_time import center_ranks, temporal_ranks, tube_keep
 
@@ -183,13 +183,15 @@ def test_clips_at_two_speeds_are_their_twin(batch, frames, speed, share, seed):
     fast = fast_ones(order, share)
     slow = order.tolist()[: int(share * batch)]
     assert fast.tolist() == [sample not in slow for sample in range(batch)]
-    played, length = at_speed(clips, fast, speed), frames // speed
+    speeds = Speeds(length := frames // speed, (speed,))
+    shown = clips[:, :, list(speeds.shown)]
+    played = speeds.play(shown, fast, speed)
     assert played.shape == (batch, 2, length, 3, 2)
     for sample in range(batch):
         for t in range(length):
             assert torch.equal(played[sample, :, t], clips[sample, :, t if sample in slow else t * speed])
     if speed == 1:
-        assert torch.equal(played, at_speed(clips, ~fast, speed))
+        assert torch.equal(played, speeds.play(shown, ~fast, speed))
 
 
 # Losses

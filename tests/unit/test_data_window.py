@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tacit.data.window import Clip, Middle, Spread, Stretch, cut
+from tacit.data.window import Box, Clip, Middle, Some, Spread, Stretch, cut
 
 LAST = 1 - 2.0**-24
 """The largest number that is drawn."""
@@ -32,6 +32,16 @@ def test_a_clip_that_is_too_long_is_narrowed_and_then_repeats_frames_or_begins_a
     assert frames(Clip(4, loops=True), 3) == [0, 1, 2, 0]
     assert frames(Clip(4, 2, loops=True), 4) == [0, 1, 2, 3]
     assert frames(Clip(3, 2), 1) == [0, 0, 0]
+
+
+def test_some_places_are_those_of_the_whole_window():
+    """Wherever it begins, and where it is too long; other axes stay whole."""
+    some = Some(Clip(4, 3, loops=True), (0, 1, 3))
+    assert [frames(some, there, 0.6) for there in (20, 7, 3)] == [
+        [frames(Clip(4, 3, loops=True), there, 0.6)[number] for number in (0, 1, 3)] for there in (20, 7, 3)
+    ]
+    box = Some(Box((3, 4, 5)), (0, 2))
+    assert [places.tolist() for places in box((9, 9, 9), [0.0] * box.drawn)] == [[0, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
 
 
 def test_a_stretch_is_sampled_from_end_to_end_at_fractions_that_are_cut_off():

@@ -13,7 +13,7 @@ from tiny_videos import FIRST, SPEC, auto, films, forward, seen, state, stepping
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Batch
-from tacit.data.window import Clip
+from tacit.data.window import Clip, Some
 from tacit.methods.method import Progress
 from tacit.methods.rspnet import RSPNet, cells
 
@@ -43,9 +43,10 @@ def test_query_and_key_are_at_one_speed_and_the_other_key_is_at_the_other():
     assert {tuple(clip.shape) for clip in (q, k, other)} == {(8, 3, 4, 16, 16)}
     for row in range(8):
         own, opposite = (range(0, 12, 3), range(4)) if fast[row] else (range(4), range(0, 12, 3))
-        assert torch.equal(q[row], views["clip_q"][row, :, list(own)])
-        assert torch.equal(k[row], views["clip_k"][row, :, list(own)])
-        assert torch.equal(other[row], views["clip_k"][row, :, list(opposite)])
+        own, opposite = ([made.speeds.shown.index(number) for number in numbers] for numbers in (own, opposite))
+        assert torch.equal(q[row], views["clip_q"][row, :, own])
+        assert torch.equal(k[row], views["clip_k"][row, :, own])
+        assert torch.equal(other[row], views["clip_k"][row, :, opposite])
 
 
 @pytest.mark.parametrize(("count", "share", "slow"), [(8, 0.5, 4), (5, 0.5, 2), (8, 0.3, 2), (8, 0.0, 0), (8, 1.0, 8)])
@@ -61,10 +62,13 @@ def test_a_share_of_the_batch_is_slow_by_draws_of_the_samples_own(count, share, 
 def test_the_two_clips_are_drawn_apart_and_hold_enough_frames():
     made = tiny("rspnet", speeds=(2, 3), stride=2)
     views = made.views()
-    assert {view.window for view in views.values()} == {Clip(12, 2, loops=True)}
+    shown = (0, 1, 2, 3, 4, 6, 9)  # of one, two and three frames at a time; nothing else is read
+    assert {view.window for view in views.values()} == {Some(Clip(12, 2, loops=True), shown)}
+    (places,) = views["clip_q"].window([40], [0.5])
+    assert (places - places[0]).tolist() == [2 * number for number in shown]
     made = tiny("rspnet")
     views, _ = seen(made)
-    assert views["clip_q"].shape == views["clip_k"].shape == (8, 3, 8, 16, 16)
+    assert views["clip_q"].shape == views["clip_k"].shape == (8, 3, 6, 16, 16)
     assert not torch.equal(views["clip_q"], views["clip_k"])
 
 

@@ -39,6 +39,15 @@ def test_sums_of_taps_are_products_with_matrices(monkeypatch, sparse_on, size, c
     assert found.is_contiguous()
 
 
+@pytest.mark.parametrize("piece", [1, 3 * 8 * 9, 2 * 3 * 8 * 9])
+def test_in_pieces_every_sample_is_what_it_is_in_one(monkeypatch, piece):
+    image = torch.rand(5, 3, 8, 9, generator=generator())
+    rows, columns = some_taps(5, 4, 8, 5, torch.float32), some_taps(5, 6, 9, 3, torch.float32)
+    whole = separable(image, rows, columns)
+    monkeypatch.setattr(taps_room, "PIECE", piece)
+    assert torch.equal(separable(image, rows, columns), whole)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
 def test_the_result_has_the_precision_of_the_weights(dtype):
     image = (torch.rand(2, 3, 8, 9, generator=generator()) * 255).to(dtype)

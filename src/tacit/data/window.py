@@ -15,8 +15,10 @@ Part = Callable[[Sequence[int]], tuple[np.ndarray, ...]]
 class Window(Protocol):
     """A rule for which part of a sample is wanted; what is random about it comes in."""
 
-    drawn: int
-    """How many numbers it draws for a sample, in `[0, 1)`."""
+    @property
+    def drawn(self) -> int:
+        """How many numbers it draws for a sample, in `[0, 1)`."""
+        ...
 
     def __call__(self, extent: Sequence[int], drawn: Sequence[float]) -> tuple[np.ndarray, ...]:
         """See `Part`."""
@@ -50,6 +52,27 @@ class Clip:
         free = there - needed
         start = min(int(drawn[0] * (free + 1)), free)
         return (start + self.stride * np.arange(self.frames, dtype=np.int64),)
+
+
+@dataclass(frozen=True)
+class Some:
+    """Of another window's places along the first axis only some: what is never looked at need not be decoded.
+
+    Attributes:
+        of: the other window.
+        which: the numbers of its places that are kept.
+    """
+
+    of: Window
+    which: tuple[int, ...]
+
+    @property
+    def drawn(self) -> int:
+        return self.of.drawn
+
+    def __call__(self, extent: Sequence[int], drawn: Sequence[float]) -> tuple[np.ndarray, ...]:
+        first, *others = self.of(extent, drawn)
+        return (first[list(self.which)], *others)
 
 
 @dataclass(frozen=True)

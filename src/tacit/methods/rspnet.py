@@ -19,7 +19,6 @@ from tacit.core import distributed
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
-from tacit.data.window import Clip
 from tacit.methods.augment import AugmentedOptions, contrastive_views
 from tacit.methods.clips import ClipOptions, clip_rules, films, histograms
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
@@ -30,7 +29,7 @@ from tacit.nn.queue import Queue, in_other_company, whole_batches
 from tacit.objectives.pairs import unit
 from tacit.objectives.precision import wide
 from tacit.objectives.speed import appearance, appearance_chance, relative_speed, scores, speed_accuracy
-from tacit.views.clips import at_speed, fast_ones
+from tacit.views.clips import Speeds, fast_ones
 from tacit.views.image import ImageView, Jitter
 from tacit.views.video import ClipView
 from tacit.views.view import View
@@ -167,7 +166,7 @@ class RSPNet(Method):
         speed = map_head(o.head, encoder.width, 1 if o.speed_task == "absolute" else o.head_out)
         self.heads = nn.ModuleDict({"appearance": map_head(o.head, encoder.width, o.head_out), "speed": speed})
         self.teacher, self.teacher_heads = teacher_of(encoder), teacher_of(self.heads)
-        self.queue = Queue(o.queue, o.head_out)
+        self.queue, self.speeds = Queue(o.queue, o.head_out), Speeds(o.frames, o.speeds)
         self.fresh: list[tuple[Tensor, Tensor]] = []
         """The other speed's keys of this step, and whose they are, for each of the passes that it is made of."""
 
@@ -193,8 +192,8 @@ class RSPNet(Method):
             interpolation="bilinear",
             normalise=o.normalise,
         )
-        source = max(o.speeds) * o.frames
-        return dict.fromkeys(("clip_q", "clip_k"), ClipView(source, look, Clip(source, o.stride, loops=True)))
+        view = ClipView(len(self.speeds.shown), look, self.speeds.window(o.stride))
+        return dict.fromkeys(("clip_q", "clip_k"), view)
 
     def forward(self, views: dict[str, Tensor], draws: Draws, progress: Progress) -> Terms:
         o, fast = self.options, self.fast(draws)
@@ -238,8 +237,8 @@ class RSPNet(Method):
 
     def clips(self, views: Mapping[str, Tensor], fast: Tensor, speed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query and key at the sample's own speed, and the key's clip at the other one: `[B, C, frames, H, W]` each."""
-        q, k = (views[name][:, :, : speed * self.options.frames] for name in ("clip_q", "clip_k"))
-        return at_speed(q, fast, speed), at_speed(k, fast, speed), at_speed(k, ~fast, speed)
+        q, k, play = views["clip_q"], views["clip_k"], self.speeds.play
+        return play(q, fast, speed), play(k, fast, speed), play(k, ~fast, speed)
 
     def student_says(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         return said(self.student, self.heads, clips)

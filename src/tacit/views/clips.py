@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.data.window import Clip
+from tacit.data.window import Clip, Some, Window
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,35 @@ def fast_ones(permutation: Tensor, share: float) -> Tensor:
     return fast
 
 
-def at_speed(clips: Tensor, fast: Tensor, speed: int) -> Tensor:
-    """Play clips `[B, C, T, H, W]` from their first frame, fast ones with a stride of `speed`: `[B, C, T // speed, H, W]`."""
-    stride = torch.where(fast, speed, 1)
-    index = torch.arange(clips.shape[2] // speed, device=clips.device) * stride[:, None]  # [B, T // speed]
-    rows = torch.arange(len(clips), device=clips.device)[:, None]
-    return clips.transpose(1, 2)[rows, index].transpose(1, 2)
+@dataclass(frozen=True)
+class Speeds:
+    """Clips at the speed of a film and at higher ones, cut out of one source clip (RSPNet).
+
+    Attributes:
+        frames: of each clip.
+        faster: how much faster fast clips may be; the source clip is as long as the fastest needs.
+    """
+
+    frames: int
+    faster: tuple[int, ...]
+
+    @cached_property
+    def shown(self) -> tuple[int, ...]:
+        """Numbers of the source clip's frames that any clip shows, rising; the others are never read."""
+        return tuple(sorted({speed * frame for speed in (1, *self.faster) for frame in range(self.frames)}))
+
+    def window(self, stride: int) -> Window:
+        """Which frames the loader is to hand over, the source clip's `stride` frames of the film apart."""
+        return Some(Clip(max(self.faster) * self.frames, stride, loops=True), self.shown)
+
+    def play(self, source: Tensor, fast: Tensor, speed: int) -> Tensor:
+        """Clips from the first frame, fast ones with a stride of `speed`: `[B, C, shown, H, W]` to `[B, C, frames, H, W]`.
+
+        Args:
+            fast: bool `[B]`, which samples are to be fast.
+        """
+        device = source.device
+        numbers = torch.arange(self.frames, device=device) * torch.where(fast, speed, 1)[:, None]  # [B, frames]
+        index = torch.searchsorted(torch.tensor(self.shown, device=device), numbers)
+        rows = torch.arange(len(source), device=device)[:, None]
+        return source.transpose(1, 2)[rows, index].transpose(1, 2)

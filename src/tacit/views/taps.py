@@ -17,6 +17,14 @@ no `embedding_bag` before PyTorch 2.10.
 """
 
 
+PIECE = 2**20
+"""Values that a processor sums in one go: what lies between the two sums then stays in its cache.
+
+On one thread 32 clips of 16 frames of 64 pixels take 12.7 ms at once and 11.3 so, 256 pictures of 96 pixels 10.1 and 7.0; with
+half of it clips are quicker still, but small pictures take a tenth longer.
+"""
+
+
 class Taps(NamedTuple):
     """What each pixel of a result takes from which pixels along one axis.
 
@@ -27,6 +35,10 @@ class Taps(NamedTuple):
 
     place: Tensor
     weight: Tensor
+
+    def of(self, samples: slice) -> Taps:
+        """Those of some samples."""
+        return Taps(self.place[samples], self.weight[samples])
 
     def sum(self, lines: Tensor) -> Tensor:
         """`[B, C, length, W]` to `[B, C, out, W]`: what is added up are whole lines, so memory is read in order."""
@@ -54,5 +66,11 @@ def along(x: Tensor, axis: int, taps: Taps) -> Tensor:
 
 def separable(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """`[B, C, H, W]` of any real dtype to `[B, C, h, w]` of the weights': sums along columns, then along rows."""
-    image = image.to(rows.weight.dtype, memory_format=torch.contiguous_format)
-    return along(along(image, 2, rows), 3, columns)
+    each = max(1, PIECE // max(1, image[:1].numel()) if image.device.type in SPARSE_ON else len(image))
+    done = rows.weight.new_empty(*image.shape[:2], rows.place.shape[1], columns.place.shape[1])
+    for first in range(0, len(image), each):
+        these = slice(first, first + each)
+        lines = image[these].to(done.dtype, memory_format=torch.contiguous_format)
+        turned = rows.of(these).sum(lines).transpose(2, 3).contiguous()
+        done[these] = columns.of(these).sum(turned).transpose(2, 3)
+    return done
