@@ -38,7 +38,7 @@ from PIL import Image
 import tacit
 from tacit import cli
 from tacit.core import files
-from tacit.data import store, workers
+from tacit.data import chunks, workers
 from tacit.methods.registry import method
 from tacit.train.machine import describe
 from tacit.use import embed
@@ -111,7 +111,7 @@ class Place:
         # Where a file lies in the way of the cache, there is no store.
         os.environ["TACIT_CACHE"] = str(self.root / ("cache" if store_kept else "said.txt/cache"))
         workers.processors = lambda: threads
-        store.CHUNK_ROWS, embed.GROUP_BATCHES = 64, 1
+        chunks.CHUNK_ROWS, embed.GROUP_BATCHES = 64, 1
         sys.argv = ["tacit", *self.words(command)]
         code = 0
         try:

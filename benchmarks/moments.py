@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.core import files
-from tacit.data import store
+from tacit.data import chunks
 from tacit.evaluation import protocol
 from tacit.train import events, folder, session
 from tacit.train.loop import Loop
@@ -41,7 +41,7 @@ CALLS = {
     "epoch": (session.Loader, "_ordered"),
     "check": (Watch, "look"),
     "saving": (Loop, "_save"),
-    "decoding for the store": (store, "_decoded"),
+    "decoding for the store": (chunks, "_decoded"),
     "drawing": (session, "_draw"),
     "evaluating": (protocol, "_case"),
     "arranging": (embed, "columns_of"),
@@ -96,7 +96,7 @@ class Watchman:
 
     def stand(self) -> None:
         """Take post at every file and call."""
-        for module in (folder, store, events, session):
+        for module in (chunks, folder, events, session):
             vars(module)["open"] = self._open
         beside = files._beside
 

@@ -19,7 +19,7 @@ from tests.reliability.runs import SAMPLE, STEPS, assert_same, at_step, train, w
 import tacit as library
 from tacit.core import files
 from tacit.core.errors import TacitError
-from tacit.data import store
+from tacit.data import chunks
 from tacit.train import events, folder, session
 
 
@@ -72,7 +72,7 @@ class OnDisk:
 def fill(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     disk = Disk()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (folder, events, session, store):
+        for module in (folder, events, session, chunks):
             patch.setattr(module, "open", disk.opened, raising=False)
         patch.setattr(files, "_beside", disk.beside)
         yield disk.fill
@@ -142,7 +142,7 @@ def test_without_room_for_decoded_samples_they_are_decoded_as_it_goes(
 def test_a_store_that_must_be_goes_on_where_the_disk_was_full(
     tacit: Tacit, photos: Path, tmp_path: Path, fill: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = store._decoded
+    decoded = chunks._decoded
     done: list[int] = []
 
     def counting(decode: Any, side: Any, rows: range, *more: Any) -> Any:
@@ -151,8 +151,8 @@ def test_a_store_that_must_be_goes_on_where_the_disk_was_full(
             fill("samples.bin")
         return decoded(decode, side, rows, *more)
 
-    monkeypatch.setattr(store, "CHUNK_ROWS", 8)
-    monkeypatch.setattr(store, "_decoded", counting)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(chunks, "_decoded", counting)
     line = words(tmp_path / "run", "--resume", "--set", "store=always", "--set", "max_bad=0.1", data=photos, steps=2)
     answer = tacit(*line)
     said = answer.err.splitlines()[-1]
@@ -243,16 +243,16 @@ def test_data_that_vanishes_while_it_is_stored_is_not_stored_as_broken(
     tacit: Tacit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_photos(tmp_path / "photos", 80, (5,))
-    decoded = store._decoded
+    decoded = chunks._decoded
 
     def counting(decode: Any, side: Any, rows: range, *more: Any) -> Any:
         if rows.start == 48:
             data.rename(tmp_path / "unmounted")
         return decoded(decode, side, rows, *more)
 
-    monkeypatch.setattr(store, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 8)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_decoded", counting)
+        patch.setattr(chunks, "_decoded", counting)
         answer = tacit(*words(tmp_path / "run", "--set", "max_bad=0.1", data=data, steps=2))
     assert answer.code == 2
     assert "the data is gone" in answer.err.splitlines()[-1]

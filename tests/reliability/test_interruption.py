@@ -144,7 +144,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
     ("place", "number", "said"),
     [
         ("tacit.train.plan.rehearse", signal.SIGTERM, "the same command starts again"),
-        ("tacit.data.store._decoded", signal.SIGINT, "`tacit resume RUN` goes on"),
+        ("tacit.data.chunks._decoded", signal.SIGINT, "`tacit resume RUN` goes on"),
         ("tacit.train.session._keep", signal.SIGUSR1, "`tacit resume RUN` goes on"),
     ],
     ids=["choosing values", "building the store", "writing the last files"],

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from tacit.core.errors import TacitError
-from tacit.data import store
+from tacit.data import chunks, store
 from tacit.data.open import open_data
 
 RANDOM = np.random.default_rng(3)
@@ -108,7 +108,7 @@ def test_the_store_of_files_that_have_changed_is_removed(tmp_path, photos):
 
 
 def test_a_build_that_was_cut_off_goes_on_after_its_last_whole_chunk(tmp_path, photos, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 8)
 
     def stop(done, total):
         if done >= 16:
@@ -130,8 +130,8 @@ def test_a_build_that_was_cut_off_goes_on_after_its_last_whole_chunk(tmp_path, p
 
 def test_a_build_that_was_killed_goes_on(tmp_path, photos):
     code = (
-        "import sys, time; from tacit.data import store; from tacit.data.open import open_data\n"
-        "store.CHUNK_ROWS = 4\n"
+        "import sys, time; from tacit.data import chunks, store; from tacit.data.open import open_data\n"
+        "chunks.CHUNK_ROWS = 4\n"
         "def slow(done, total): print(done, flush=True); time.sleep(0.2)\n"
         f"store.build(open_data({str(photos)!r}), None, {str(tmp_path / 's')!r}, 10**9, progress=slow)\n"
     )
@@ -205,7 +205,7 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_later(tmp_path, photos, m
     def full(done, total):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 8)
     with pytest.raises(TacitError, match="no space left") as problem:
         store.build(open_data(photos), None, tmp_path / "s", 10**9, progress=full)
     assert "\n" not in str(problem.value)
@@ -215,7 +215,7 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_later(tmp_path, photos, m
 
 
 def test_two_at_once_make_one_store(tmp_path, photos, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 8)
     made = []
 
     def slow(done, total):

@@ -1,48 +1,36 @@
 """Samples decoded once into a memory-mapped array, so that a batch is a gather and the step never waits for a decoder.
 
-A store is a folder: `samples.bin` holds the samples `[C, H, W]` back to back, `journal.jsonl` one line per finished chunk
-(rows, bytes, checksum, extents, bad rows), `store.json` says that it is complete. A build that was cut off goes on after its
-last whole chunk; one that does not match its checksums is made again.
+A store is a folder, with files that `chunks` writes and checks. A build that was cut off goes on after its last whole chunk;
+one that does not match its checksums is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from tacit.core import files
 from tacit.core.errors import Hindered, TacitError
+from tacit.data.chunks import Chunk, Progress, empty, make, whole
 from tacit.data.collection import Collection
-from tacit.data.decoder import Decoder
 from tacit.data.index import spread
 from tacit.data.kinds.kind import shrunk
 from tacit.data.payload import Unreadable, memory
 from tacit.data.skipped import MAX_BAD, refuse_too_many
 from tacit.data.spec import Batch
 from tacit.data.window import Part, cut
-from tacit.data.workers import in_order, pool
 
 VERSION = 2
-
-CHUNK_BYTES = 32 << 20
-CHUNK_ROWS = 1024
-
-VERIFIED_WHOLE = 2 << 30
-"""A store of at most so many bytes is checked in full when it is opened; of a larger one, a part."""
 
 
 class OverBudget(TacitError):
@@ -53,7 +41,6 @@ class Unkept(Hindered):
     """There is no place for decoded samples: they, too, can still be decoded as it goes."""
 
 
-Progress = Callable[[int, int], None]
 Busy = Callable[[str], None]
 
 
@@ -104,16 +91,6 @@ class Store:
         return Batch(ids, data, torch.from_numpy(self.sizes[rows]))
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """What the journal says of some rows that were decoded together."""
-
-    bytes: int
-    checksum: int
-    sizes: list[list[int]]
-    bad: dict[int, str]
-
-
 def prepare(
     collection: Collection,
     side: int | None,
@@ -136,7 +113,7 @@ def prepare(
             store = build(collection, side, folder, budget_bytes, max_bad, progress, busy)
         except (OverBudget, Unkept) as problem:
             with suppress(OSError):
-                _empty(_place(folder, _heading(collection, side)))
+                empty(_place(folder, _heading(collection, side)))
             return None, f"{problem}: decoding as it goes"
     shape = "of one size" if store.fixed else "of different sizes"
     return store, f"samples {shape} decoded once into {store.folder} ({_amount(store.bytes)})"
@@ -165,10 +142,13 @@ def build(
     heading = _heading(collection, side)
     place = _place(folder, heading)
     with _alone(place, busy):
-        chunks = _whole(place, heading)
+        chunks = whole(place, heading)
         if chunks is None:
             _forget_older(Path(folder), place, heading)
-            chunks = _make(collection, side, place, heading, budget_bytes, max_bad, progress)
+            expected = expected_bytes(collection, side)
+            chunks = make(collection, side, place, heading, expected, budget_bytes, max_bad, progress)
+            if chunks is None:
+                raise OverBudget(f"decoded, the samples take more than the {_amount(budget_bytes)} allowed for them")
     store = Store(place, collection, chunks)
     refuse_too_many(store.bad, len(collection), collection, max_bad)
     return store
@@ -182,7 +162,7 @@ def finished(collection: Collection, side: int | None, folder: str | os.PathLike
         return None
     try:
         with _alone(place):
-            chunks = _whole(place, heading)
+            chunks = whole(place, heading)
     except Unkept:  # where nothing can be written, nothing can be locked
         return None
     return None if chunks is None else Store(place, collection, chunks)
@@ -239,150 +219,6 @@ def _alone(place: Path, busy: Busy = lambda holder: None) -> Iterator[None]:
             yield
     except files.Unwritable as problem:
         raise Unkept(f"{problem}, or set TACIT_CACHE to another folder") from problem
-
-
-def _whole(place: Path, heading: dict) -> list[Chunk] | None:
-    """The chunks of a complete and sound store; None, and nothing left of it, where it is not."""
-    if not (place / "store.json").exists():
-        return None
-    try:
-        recorded = files.read_json(place / "store.json")
-        chunks = list(_journal(place))
-        total = sum(c.bytes for c in chunks)
-        if (
-            recorded == heading
-            and sum(len(c.sizes) for c in chunks) == heading["samples"]
-            and (place / "samples.bin").stat().st_size == total
-            and len(list(_sound(place, chunks, total > VERIFIED_WHOLE))) == len(chunks)
-        ):
-            return chunks
-    except (OSError, TacitError):
-        pass
-    _empty(place)
-    return None
-
-
-def _journal(place: Path) -> Iterator[Chunk]:
-    """The finished chunks, up to the first line that is not whole."""
-    if not (place / "journal.jsonl").exists():
-        return
-    with io.TextIOWrapper(files.opened(place / "journal.jsonl"), errors="replace") as lines:
-        for line in lines:
-            checksum, _, told = line.rstrip("\n").partition(" ")
-            if checksum != f"{zlib.crc32(told.encode()):08x}":
-                return
-            entry = json.loads(told)
-            yield Chunk(entry["bytes"], entry["checksum"], entry["sizes"], {int(r): w for r, w in entry["bad"].items()})
-
-
-def _line(chunk: Chunk) -> str:
-    """A chunk in the journal, behind a checksum of the line."""
-    told = json.dumps(asdict(chunk))
-    return f"{zlib.crc32(told.encode()):08x} {told}\n"
-
-
-def _is(path: Path, heading: dict) -> bool:
-    try:
-        return files.read_json(path) == heading
-    except TacitError:
-        return False
-
-
-def _sound(place: Path, chunks: list[Chunk], some: bool) -> Iterator[Chunk]:
-    """The chunks up to the first that does not match its checksum; where `some`, only every so many are read."""
-    if not (place / "samples.bin").exists():
-        return
-    every = -(-len(chunks) // 64) if some else 1
-    with open(place / "samples.bin", "rb") as file:
-        for number, chunk in enumerate(chunks):
-            if number % every:
-                file.seek(chunk.bytes, os.SEEK_CUR)
-            elif zlib.crc32(file.read(chunk.bytes)) != chunk.checksum:
-                return
-            yield chunk
-
-
-def _make(
-    collection: Collection,
-    side: int | None,
-    place: Path,
-    heading: dict,
-    budget: int,
-    max_bad: float,
-    progress: Progress | None,
-) -> list[Chunk]:
-    if _is(place / "begun.json", heading):
-        chunks = list(_sound(place, list(_journal(place)), some=False))
-    else:
-        _empty(place)
-        chunks = []
-        files.write_json(place / "begun.json", heading)
-    _cut_back(place, chunks)
-    done, size = sum(len(c.sizes) for c in chunks), sum(c.bytes for c in chunks)
-    rows_at_once = max(1, min(CHUNK_ROWS, CHUNK_BYTES * len(collection) // max(1, expected_bytes(collection, side))))
-    bad = {row: why for c in chunks for row, why in c.bad.items()}
-    decode = Decoder(collection)
-    with pool() as workers, open(place / "samples.bin", "ab") as samples, open(place / "journal.jsonl", "a") as journal:
-        while done < len(collection):
-            rows = range(done, min(done + rows_at_once, len(collection)))
-            chunk = _decoded(decode, side, rows, workers, samples, budget - size)
-            if chunk is None:
-                _empty(place)
-                raise OverBudget(f"decoded, the samples take more than the {_amount(budget)} allowed for them")
-            size += chunk.bytes
-            samples.flush()
-            journal.write(_line(chunk))
-            journal.flush()
-            chunks.append(chunk)
-            done += len(chunk.sizes)
-            bad.update(chunk.bad)
-            # What is bad already stays bad: there is no need to read on.
-            refuse_too_many(bad, len(collection), collection, max_bad)
-            if progress is not None:
-                progress(done, len(collection))
-        os.fsync(samples.fileno())
-        os.fsync(journal.fileno())
-    files.write_json(place / "store.json", heading)
-    return chunks
-
-
-def _decoded(
-    decode: Decoder, side: int | None, rows: range, workers: ThreadPoolExecutor, samples: BinaryIO, room: int
-) -> Chunk | None:
-    """Decode these rows and write each as soon as it is there; None where they take more than `room` bytes."""
-
-    def one(row: int) -> np.ndarray | str:
-        try:
-            return np.ascontiguousarray(np.moveaxis(decode(row, side), -1, 0))
-        except Unreadable as problem:
-            return str(problem)
-
-    nothing = [0] * len(decode.collection.form.extent)
-    sizes, bad, written, checksum = [], {}, 0, 0
-    for row, found in zip(rows, in_order(workers, one, rows), strict=True):
-        if isinstance(found, str):
-            bad[row] = found
-            sizes.append(nothing)
-            continue
-        written += found.nbytes
-        if written > room:
-            return None
-        samples.write(found.data)
-        checksum = zlib.crc32(found.data, checksum)
-        sizes.append(list(found.shape[1:]))
-    return Chunk(written, checksum, sizes, bad)
-
-
-def _cut_back(place: Path, chunks: list[Chunk]) -> None:
-    """Leave these chunks and nothing else in the files of a build that was cut off."""
-    files.write_text(place / "journal.jsonl", "".join(map(_line, chunks)))
-    with open(place / "samples.bin", "ab") as samples:
-        samples.truncate(sum(chunk.bytes for chunk in chunks))
-
-
-def _empty(place: Path) -> None:
-    for name in ("store.json", "begun.json", "journal.jsonl", "samples.bin"):
-        (place / name).unlink(missing_ok=True)
 
 
 def _forget_older(folder: Path, place: Path, heading: dict) -> None:
