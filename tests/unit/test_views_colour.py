@@ -31,6 +31,14 @@ def jittered(image, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0, order
     return colour.jitter(nothing(image), image.mean((2, 3)), *values, torch.tensor(order).expand(batch, 4))(image)
 
 
+def test_scaling_is_the_map_with_its_matrix():
+    """And what follows it is not taken for scaling."""
+    image, gain, offset = picture(), torch.tensor([[0.5, 1.0, 2.0]]).repeat(2, 1), torch.tensor([[0.1, 0.0, -0.2]]).repeat(2, 1)
+    found = scaling(gain, offset)
+    torch.testing.assert_close(found(image), ColourMap(found.matrix, offset)(image), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.then(found)(image), found(found(image)), rtol=0, atol=1e-6)
+
+
 def test_neutral_factors_leave_the_image_alone():
     for channels in (1, 2, 3, 5):
         image = picture(channels=channels)

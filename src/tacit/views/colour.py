@@ -29,10 +29,12 @@ class ColourMap:
     Attributes:
         matrix: `[B, C, C]`.
         offset: `[B, C]`.
+        gain: `[B, C]`, the diagonal of a matrix that is 0 beside it: half the work.
     """
 
     matrix: Tensor
     offset: Tensor
+    gain: Tensor | None = None
 
     def of(self, pixel: Tensor) -> Tensor:
         """What one pixel `[B, C]` of each sample becomes."""
@@ -44,12 +46,14 @@ class ColourMap:
 
     def __call__(self, image: Tensor) -> Tensor:
         """`[B, C, H, W]` to a new tensor of the same shape."""
+        if self.gain is not None:
+            return (image * self.gain[..., None, None]).add_(self.offset[..., None, None])
         return torch.bmm(self.matrix, image.flatten(2)).add_(self.offset[..., None]).view_as(image)
 
 
 def scaling(gain: Tensor, offset: Tensor) -> ColourMap:
     """`gain * pixel + offset` with both `[B, C]`."""
-    return ColourMap(torch.diag_embed(gain), offset)
+    return ColourMap(torch.diag_embed(gain), offset, gain)
 
 
 def jitter(
