@@ -56,12 +56,12 @@ class Taps(NamedTuple):
 
 
 def along(x: Tensor, axis: int, taps: Taps) -> Tensor:
-    """Sums along one axis of `[B, C, ...]`, from 2 on: of the same shape but for that axis."""
+    """Sums along one axis of `[B, C, ...]`, from 2 on: of the same shape but for that axis; along the last not in one piece."""
     shape = (*x.shape[:axis], taps.place.shape[1], *x.shape[axis + 1 :])
     if axis + 1 < x.ndim:
         return taps.sum(x.flatten(1, axis - 1).flatten(3)).view(shape)
     lines = x.flatten(1, axis - 2).transpose(2, 3).contiguous()  # what lies along the axis in one piece is turned, and back
-    return taps.sum(lines).transpose(2, 3).contiguous().view(shape)
+    return taps.sum(lines).transpose(2, 3).view(shape)
 
 
 def separable(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
@@ -71,6 +71,5 @@ def separable(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
     for first in range(0, len(image), each):
         these = slice(first, first + each)
         lines = image[these].to(done.dtype, memory_format=torch.contiguous_format)
-        turned = rows.of(these).sum(lines).transpose(2, 3).contiguous()
-        done[these] = columns.of(these).sum(turned).transpose(2, 3)
+        done[these] = along(along(lines, 2, rows.of(these)), 3, columns.of(these))
     return done

@@ -126,7 +126,7 @@ def resized(
             None if flips is None else flips[:, axis], "bilinear", torch.float32,
         )  # fmt: skip
         x = along(x, axis + 2, taps)
-    return x
+    return x.contiguous()
 
 
 def to_unit(x: Tensor, spec: Spec) -> Tensor:
