@@ -98,7 +98,8 @@ class MAE(Method):
     @classmethod
     def auto(cls, facts: Facts) -> dict[str, Chosen]:
         patch = facts.encoder.partition("/")[2]
-        places = (facts.size // int(patch)) ** 2 if patch.isdigit() else 64
+        side = int(patch) if patch.isdigit() else 0  # that of a user's own encoder is not known
+        places, values = (facts.size // side) ** 2 if side else 64, side**2 * facts.spec.channels
         if places < 20:
             ratio = Chosen(0.5, f"only {places} patches")  # at 0.6 fewer than 8 would be seen
         elif places < 64:
@@ -110,13 +111,15 @@ class MAE(Method):
         rate = Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs")
         if facts.steps < SHORT and facts.width <= 192:
             rate = Chosen(4e-3 * math.sqrt(facts.batch / 256), "4e-3 x sqrt(batch / 256): a short run of a narrow encoder")
-        empty, values = facts.flat > 0.5, (int(patch) if patch.isdigit() else 4) ** 2 * facts.spec.channels
+        target = Chosen(True, "as published")
+        if facts.flat > 0.5:
+            target = Chosen(False, f"{facts.flat:.0%} of the patches are flat")
+        elif 0 < values < FEW:
+            target = Chosen(False, f"a patch has but {values} value(s)")
         area = 0.5 if facts.size <= 48 else 0.35 if facts.size <= 96 else 0.2
         return {
             "mask_ratio": ratio,
-            "norm_pix": Chosen(False, f"{facts.flat:.0%} of the patches are flat")
-            if empty
-            else Chosen(values >= FEW, "as published" if values >= FEW else f"a patch has but {values} value(s)"),
+            "norm_pix": target,
             "norm_floor": Chosen(2.0, f"{facts.flat:.0%} of the patches are flat")
             if facts.flat > 0.1
             else Chosen(0.0, "few flat patches"),
