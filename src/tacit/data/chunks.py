@@ -192,5 +192,6 @@ def _cut_back(place: Path, chunks: list[Chunk]) -> None:
 
 
 def empty(place: Path) -> None:
+    """Leave nothing of a store but its folder and lock."""
     for name in ("store.json", "begun.json", "journal.jsonl", "samples.bin"):
         (place / name).unlink(missing_ok=True)
