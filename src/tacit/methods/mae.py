@@ -28,8 +28,8 @@ from tacit.views.masks import Hidden, block_mask, grid_mask, keep_of, kept, rand
 from tacit.views.normalise import statistics
 from tacit.views.view import View
 
-SHORT = 10_000
-"""Steps below which `auto` takes a higher rate for narrow encoders; it was tried with 1,000 to 3,100 of them."""
+SHORT = 11_000
+"""Steps from which on `auto`'s rate for narrow encoders falls with their root; it was tried with 1,000 to 10,900 of them."""
 
 
 FEW = 8
@@ -109,8 +109,10 @@ class MAE(Method):
         else:
             ratio = Chosen(0.75, "as published")
         rate = Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs")
-        if facts.steps < SHORT and facts.width <= 192:
-            rate = Chosen(4e-3 * math.sqrt(facts.batch / 256), "4e-3 x sqrt(batch / 256): a short run of a narrow encoder")
+        if facts.width <= 192:
+            falls = math.sqrt(min(1.0, SHORT / facts.steps))
+            said = "a narrow encoder" + (f" for {facts.steps} steps" if falls < 1 else "")
+            rate = Chosen(4e-3 * math.sqrt(facts.batch / 256) * falls, f"{4e-3 * falls:.2g} x sqrt(batch / 256): {said}")
         target = Chosen(True, "as published")
         if facts.flat > 0.5:
             target = Chosen(False, f"{facts.flat:.0%} of the patches are flat")
