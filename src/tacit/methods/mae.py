@@ -29,8 +29,7 @@ from tacit.views.normalise import statistics
 from tacit.views.view import View
 
 SHORT = 11_000
-"""Steps from which on `auto`'s rate for narrow encoders falls with their root; it was tried with 1,000 to 10,900 of them."""
-
+"""Steps beyond which `auto`'s rate for narrow encoders falls to that of others; it was tried with 1,000 to 10,900 of them."""
 
 FEW = 8
 """Values of a patch below which `auto` leaves them as they are: what is left of so few by their own mean and deviation is
@@ -109,10 +108,9 @@ class MAE(Method):
         else:
             ratio = Chosen(0.75, "as published")
         rate = Chosen(1e-3 * facts.batch / 256, "1e-3 x batch / 256: the published rate is for far longer runs")
-        if facts.width <= 192:
-            falls = math.sqrt(min(1.0, SHORT / facts.steps))
-            said = "a narrow encoder" + (f" for {facts.steps} steps" if falls < 1 else "")
-            rate = Chosen(4e-3 * math.sqrt(facts.batch / 256) * falls, f"{4e-3 * falls:.2g} x sqrt(batch / 256): {said}")
+        brisk = 4e-3 * min(1.0, SHORT / facts.steps)
+        if facts.width <= 192 and (high := brisk * math.sqrt(facts.batch / 256)) > rate.value:
+            rate = Chosen(high, f"{brisk:.2g} x sqrt(batch / 256): {facts.steps} steps of a narrow encoder")
         target = Chosen(True, "as published")
         if facts.flat > 0.5:
             target = Chosen(False, f"{facts.flat:.0%} of the patches are flat")
