@@ -194,6 +194,13 @@ VERDICT_MUTATIONS = [
         "unit/test_recipe.py::test_batches_are_smaller_where_steps_would_be_few",
     ),
     Mutation(
+        "auto: what rebuilds gets no more steps than others",
+        "train/auto.py",
+        "ENOUGH_TO_REBUILD if now.method.rebuilds",
+        "ENOUGH_STEPS if now.method.rebuilds",
+        "unit/test_recipe.py::test_batches_are_smaller_where_steps_would_be_few",
+    ),
+    Mutation(
         "trust: a solved loss passes for learning",
         "train/verdict.py",
         "abs(e.loss) < SOLVED * e.chance",

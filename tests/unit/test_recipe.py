@@ -99,19 +99,21 @@ def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("budget", "given", "batch", "steps"),
+    ("name", "budget", "given", "batch", "steps"),
     [
-        (Budget(samples=20_000), {}, 64, 312),
-        (Budget(epochs=4), {}, 64, 340),
-        (Budget(samples=200_000), {}, 128, 1562),
-        (Budget(samples=20_000), {"batch": 256}, 256, 78),
-        (Budget(steps=100), {}, 256, 100),
+        ("simclr", Budget(samples=20_000), {}, 64, 312),
+        ("simclr", Budget(epochs=4), {}, 64, 340),
+        ("simclr", Budget(samples=200_000), {}, 128, 1562),
+        ("simclr", Budget(samples=20_000), {"batch": 256}, 256, 78),
+        ("simclr", Budget(steps=100), {}, 256, 100),
+        ("mae", Budget(samples=200_000), {}, 64, 3125),
+        ("mae", Budget(samples=1_280_000), {}, 256, 5000),
     ],
 )
-def test_batches_are_smaller_where_steps_would_be_few(budget: Budget, given: dict[str, Any], batch: int, steps: int):
+def test_batches_are_smaller_where_steps_would_be_few(name: str, budget: Budget, given: dict[str, Any], batch: int, steps: int):
     small = Spec("image", 3, (32, 32))
     seen: Any = SimpleNamespace(samples=6000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
-    situation = Situation(method("simclr"), small, seen, None, budget, "cpu", measure=lambda o, t: 1.0, training=given)
+    situation = Situation(method(name), small, seen, None, budget, "cpu", measure=lambda o, t: 1.0, training=given)
     fitted = resolve("auto", situation, given).training
     assert (fitted.batch, fitted.steps) == (batch, steps)
 

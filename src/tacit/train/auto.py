@@ -38,6 +38,9 @@ MUCH_MORE = 4
 ENOUGH_STEPS = 1000
 """Below this many steps a smaller batch is worth more than more negatives."""
 
+ENOUGH_TO_REBUILD = 5000
+"""The same for methods that rebuild each sample by itself: a larger batch tells them nothing new."""
+
 
 def fitted(now: Situation) -> dict[str, Chosen]:
     """Every value that `auto` has an opinion on."""
@@ -117,7 +120,8 @@ def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...
 
 def _worth_halving(now: Situation, batch: Chosen, steps: int) -> bool:
     """Whether a run of so many steps gains by more steps of a smaller batch, where nobody said which."""
-    return "batch" not in now.training and batch.value > 64 and steps < ENOUGH_STEPS
+    enough = ENOUGH_TO_REBUILD if now.method.rebuilds else ENOUGH_STEPS
+    return "batch" not in now.training and batch.value > 64 and steps < enough
 
 
 def _counted(now: Situation, batch: Chosen) -> dict[str, Chosen]:
