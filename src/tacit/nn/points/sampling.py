@@ -15,6 +15,10 @@ from torch import Tensor
 
 A = TypeVar("A", Tensor, np.ndarray)
 
+PLACE = (1 << 32) - 1
+"""The lower half of a key, a place; above it lie the bits of a single-precision distance, which are in order as they are for
+numbers from 0 on. Keys are all different, so any way of choosing and sorting them keeps the first of equally near points."""
+
 BLOCK = 1 << 22
 """How many distances are held at a time."""
 
@@ -79,7 +83,7 @@ def ball_query(points: Tensor, centres: Tensor, radius: float, count: int, sizes
 
 @torch.no_grad()
 def nearest(points: Tensor, centres: Tensor, count: int, sizes: Tensor | None = None) -> Tensor:
-    """The `count` points nearest to each centre, nearest first; of equally near ones the first.
+    """The `count` points nearest to each centre, nearest first; of those equally near in single precision the first.
 
     Args:
         points: `[B, N, 3]`.
@@ -160,15 +164,12 @@ def _rows(queries: Tensor, cost: int) -> int:
 
 def _nearest(distance: Tensor, count: int) -> Tensor:
     """The places of the `count` smallest numbers of each row of `[..., N]`, ascending; of equal ones the first."""
-    # More than `count` where several lie on the last sphere; the first ones are taken, which `topk` does not promise.
-    near = _first(distance <= distance.topk(count, largest=False).values[..., -1:])
-    far = distance.gather(-1, near.clamp(min=0)).masked_fill(near < 0, torch.inf)
-    return near.gather(-1, far.argsort(dim=-1, stable=True)[..., :count])
+    keys = distance.float().view(torch.int32).long() << 32 | torch.arange(distance.shape[-1], device=distance.device)
+    return keys.topk(count, dim=-1, largest=False).values & PLACE
 
 
-def _first(chosen: Tensor, count: int | None = None) -> Tensor:
-    """The places of the first `count` true entries of bool `[..., N]`, of all if None: int64 `[..., count]`, then -1."""
-    count = int(chosen.sum(-1).amax()) if count is None else count
+def _first(chosen: Tensor, count: int) -> Tensor:
+    """The places of the first `count` true entries of bool `[..., N]`: int64 `[..., count]`, then -1."""
     places = torch.where(chosen, torch.arange(chosen.shape[-1], device=chosen.device), chosen.shape[-1])
     first = places.topk(min(count, chosen.shape[-1]), dim=-1, largest=False).values
     first = torch.nn.functional.pad(first, (0, count - first.shape[-1]), value=chosen.shape[-1])
@@ -199,20 +200,17 @@ def _by_numpy(
 
 def _nearest_here(distance: np.ndarray, count: int) -> np.ndarray:
     """As `_nearest`."""
-    near = _first_here(distance <= np.partition(distance, count - 1)[..., count - 1 : count])
-    far = np.take_along_axis(distance, near, -1)
-    far[near < 0] = np.inf
-    return np.take_along_axis(near, far.argsort(axis=-1, kind="stable")[..., :count], -1)
+    keys = distance.astype(np.float32, copy=False).view(np.int32).astype(np.int64) << 32 | np.arange(distance.shape[-1])
+    keys.partition(count - 1)
+    return np.sort(keys[..., :count]) & PLACE
 
 
-def _first_here(chosen: np.ndarray, count: int | None = None) -> np.ndarray:
+def _first_here(chosen: np.ndarray, count: int) -> np.ndarray:
     """As `_first`: few are true, and no others need be looked at."""
     row, place = np.divmod(np.flatnonzero(chosen), chosen.shape[-1])
     many = np.bincount(row, minlength=chosen.size // chosen.shape[-1])
-    count = int(many.max()) if count is None else count
-    if (many != count).any():
-        turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
-        early, every = turn < count, place
-        place = np.full((len(many), count), -1)
-        place[row[early], turn[early]] = every[early]
-    return place.reshape(*chosen.shape[:-1], count)
+    turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
+    early = turn < count
+    first = np.full((len(many), count), -1)
+    first[row[early], turn[early]] = place[early]
+    return first.reshape(*chosen.shape[:-1], count)
