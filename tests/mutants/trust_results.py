@@ -196,8 +196,15 @@ VERDICT_MUTATIONS = [
     Mutation(
         "auto: what rebuilds gets no more steps than others",
         "train/auto.py",
-        "ENOUGH_TO_REBUILD if now.method.rebuilds",
-        "ENOUGH_STEPS if now.method.rebuilds",
+        "ENOUGH_EACH * batch.value)",
+        "ENOUGH_STEPS)",
+        "unit/test_recipe.py::test_batches_are_smaller_where_steps_would_be_few",
+    ),
+    Mutation(
+        "auto: what rebuilds gets no smaller batches than others",
+        "train/auto.py",
+        "(FEWEST_REBUILT, ENOUGH_EACH",
+        "(FEWEST, ENOUGH_EACH",
         "unit/test_recipe.py::test_batches_are_smaller_where_steps_would_be_few",
     ),
     Mutation(

@@ -106,8 +106,11 @@ def test_auto_takes_a_rate_that_suits_the_optimiser_that_was_asked_for():
         ("simclr", Budget(samples=200_000), {}, 128, 1562),
         ("simclr", Budget(samples=20_000), {"batch": 256}, 256, 78),
         ("simclr", Budget(steps=100), {}, 256, 100),
-        ("mae", Budget(samples=200_000), {}, 64, 3125),
-        ("mae", Budget(samples=1_280_000), {}, 256, 5000),
+        ("mae", Budget(samples=20_000), {}, 32, 625),
+        ("mae", Budget(samples=160_000), {}, 32, 5000),
+        ("mae", Budget(samples=320_000), {}, 64, 5000),
+        ("mae", Budget(samples=1_280_000), {}, 128, 10_000),
+        ("mae", Budget(samples=5_120_000), {}, 256, 20_000),
     ],
 )
 def test_batches_are_smaller_where_steps_would_be_few(name: str, budget: Budget, given: dict[str, Any], batch: int, steps: int):

@@ -35,11 +35,11 @@ USUAL_RATES = {"sgd": 0.06, "lars": 0.3, "lars-simclr": 0.3}
 MUCH_MORE = 4
 """An earlier run that saw so many times as many samples taught its encoder what this one must not undo."""
 
-ENOUGH_STEPS = 1000
-"""Below this many steps a smaller batch is worth more than more negatives."""
+ENOUGH_STEPS, FEWEST = 1000, 64
+"""Below so many steps a smaller batch is worth more than more negatives, but for batches as small as this."""
 
-ENOUGH_TO_REBUILD = 5000
-"""The same for methods that rebuild each sample by itself: a larger batch tells them nothing new."""
+ENOUGH_EACH, FEWEST_REBUILT = 40, 32
+"""The same for methods that rebuild each sample by itself, which others tell little: steps for each sample of a batch."""
 
 
 def fitted(now: Situation) -> dict[str, Chosen]:
@@ -120,8 +120,9 @@ def _precision(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...
 
 def _worth_halving(now: Situation, batch: Chosen, steps: int) -> bool:
     """Whether a run of so many steps gains by more steps of a smaller batch, where nobody said which."""
-    enough = ENOUGH_TO_REBUILD if now.method.rebuilds else ENOUGH_STEPS
-    return "batch" not in now.training and batch.value > 64 and steps < enough
+    rebuilds = now.method.rebuilds
+    fewest, enough = (FEWEST_REBUILT, ENOUGH_EACH * batch.value) if rebuilds else (FEWEST, ENOUGH_STEPS)
+    return "batch" not in now.training and batch.value > fewest and steps < enough
 
 
 def _counted(now: Situation, batch: Chosen) -> dict[str, Chosen]:
