@@ -27,7 +27,8 @@ import layout
 import torch
 from cells import Cells, Row, attempted, figures, mean
 from pairs import RESULTS
-from quality import Sets, taught
+from quality import taught
+from sets import Sets
 
 import tacit
 from tacit.nn.resnet import ResNet

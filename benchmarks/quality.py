@@ -1,7 +1,8 @@
-"""Quality per minute: hosts with `--recipe auto` on eight small sets, beside the untrained encoder, raw pixels and others.
+"""Quality per minute: hosts with `--recipe auto` on small sets, beside the untrained encoder, raw pixels and others.
 
     python benchmarks/quality.py minutes DATA --minutes 1 2 4 10 20 [--peers PEERS/bin/python]
     python benchmarks/quality.py samples DATA --samples 20000
+    python benchmarks/quality.py unseen DATA --minutes 2
     python benchmarks/quality.py init DATA --start cifar10_subset --minutes 4
     python benchmarks/quality.py supervised DATA --hosts simclr mae --minutes 4 --labels all 1 5 10
     python benchmarks/quality.py --table
@@ -17,12 +18,11 @@ lightly's examples, trained for the same minutes in an environment of their own:
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from cells import ENCODERS, Cells, Row, attempted, figures, measured, place, tit
 from chart import PICTURE, chart
 from pairs import RESULTS
 from quality_table import LIGHTLY, tables
+from sets import SETS, UNSEEN, Sets
 from supervised import supervised, with_labels
 
 from tacit.core import files
@@ -48,45 +49,6 @@ FILE = RESULTS / "quality.json"
 HOSTS = ("simclr", "moco-v3", "dino", "mae")
 LABELS = ("all", "1", "5", "10")
 PEERS = ("simclr", "dino", "mae")
-SETS = (
-    "cifar10_subset", "omniglot_small", "clothing96", "flowers96",
-    "fashion_mnist_sprite", "birds10", "yeast_cells", "wbc_types",
-)  # fmt: skip
-
-
-class Sets:
-    """The sets by name, below a folder; what has to be converted first is written to another one."""
-
-    def __init__(self, folder: Path, made: Path) -> None:
-        self.folder, self.made = folder, made
-
-    def __call__(self, name: str) -> str:
-        return str(self.yeast() if name == "yeast_cells" else self.folder / name)
-
-    @cache  # noqa: B019 - there is one for the whole command
-    def yeast(self) -> Path:
-        """The yeast cells of `multichannel_cells`: two channels, and the protein that glows as the label."""
-        source, out = self.folder / "multichannel_cells", self.made / "yeast_cells"
-        out.mkdir()
-        np.savez(out / "images.npz", images=np.load(source / "yeast.npz")["images"].transpose(0, 2, 3, 1))
-        with (source / "manifest.csv").open() as rows, (out / "manifest.csv").open("w") as mine:
-            kept = csv.DictWriter(mine, ["index", "label", "split"], extrasaction="ignore")
-            kept.writeheader()
-            kept.writerows(row for row in csv.DictReader(rows) if row["source"] == "yeast")
-        return out
-
-    @cache  # noqa: B019
-    def pictures(self, name: str) -> Path:
-        """A folder with all pictures in three channels, for `peers/train.py`; grey three times, a third channel empty."""
-        data = open_data(self(name))
-        pixels = np.stack([data.decode(row) for row in range(len(data))])
-        missing = 3 - pixels.shape[-1]
-        full = np.repeat(pixels, 3, axis=-1) if missing == 2 else np.pad(pixels, [(0, 0)] * 3 + [(0, missing)])
-        out = self.made / f"{name}-pictures"
-        out.mkdir()
-        np.save(out / "images.npy", full)
-        np.save(out / "train.npy", Task.of(name, data, measure(data)).split.train.numpy())
-        return out
 
 
 def peer(cell: Row, sets: Sets, python: str) -> Row:
@@ -153,7 +115,8 @@ def cells(asked: argparse.Namespace) -> Iterator[Row]:
     """What was asked for, seed by seed."""
     hosts = [*asked.hosts, *(f"{LIGHTLY}{name}" for name in PEERS if asked.peers and asked.part == "minutes")]
     limit = "samples" if asked.part == "samples" else "minutes"
-    for seed, most, data, host in product(asked.seeds, getattr(asked, limit), asked.sets, hosts):
+    sets = asked.sets or (UNSEEN if asked.part == "unseen" else SETS)
+    for seed, most, data, host in product(asked.seeds, getattr(asked, limit), sets, hosts):
         cell = {"part": asked.part, "data": data, "host": host, limit: most, "seed": seed, "threads": asked.threads}
         if asked.part == "supervised":
             yield from (cell | {"labels": labels} for labels in asked.labels)
@@ -177,9 +140,9 @@ def measure_cell(cell: Row, sets: Sets, asked: argparse.Namespace, made: Path) -
 def main() -> None:
     """Measure what is not in the results yet, and print the tables."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("part", nargs="?", choices=("minutes", "samples", "init", "supervised", "plot"))
+    words.add_argument("part", nargs="?", choices=("minutes", "samples", "unseen", "init", "supervised", "plot"))
     words.add_argument("folder", nargs="?", type=Path, help="where the sets lie")
-    words.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    words.add_argument("--sets", nargs="+", choices=SETS + UNSEEN, help="all of the part by default")
     words.add_argument("--hosts", nargs="*", choices=HOSTS, default=HOSTS)
     words.add_argument("--minutes", nargs="+", type=float, default=[4.0])
     words.add_argument("--samples", nargs="+", type=int, default=[20_000])

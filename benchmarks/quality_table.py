@@ -22,13 +22,14 @@ BALANCED = "wbc_types"
 def tables(content: dict[str, Any]) -> dict[str, str]:
     """Every table by name; where there are no cells it says so."""
     rows = content["runs"]
-    of = {name: [row for row in rows if row["part"] == name] for name in ("minutes", "samples", "init", "supervised")}
+    of = {name: [row for row in rows if row["part"] == name] for name in ("minutes", "samples", "unseen", "init", "supervised")}
     timed = [row for row in of["minutes"] if not row["host"].startswith(LIGHTLY)]
     parts: dict[str, tuple[list[Row], Callable[[list[Row]], str]]] = {
         "minutes": (timed, lambda found: budgets(found, "minutes", "min")),
         "lightly": (beside_lightly(of["minutes"]), lightly),
         "counts": (timed, counts),
         "samples": (of["samples"], lambda found: budgets(found, "samples", "samples")),
+        "unseen": (of["unseen"], lambda found: budgets(found, "minutes", "min")),
         "init": (of["init"], lambda found: init(found, timed)),
         "supervised": (of["supervised"], supervised),
         "failures": (rows, failures),
@@ -139,10 +140,9 @@ def _cell(row: Row) -> tuple[Any, ...]:
     return row["host"].removeprefix(LIGHTLY), *(row[name] for name in ("data", "minutes", "seed", "threads"))
 
 
-def shortest(content: dict[str, Any], rows: list[Row]) -> str:
-    """The runs of the fewest minutes among these, set by set and method by method, beside both baselines."""
-    rows = [row for row in rows if row["part"] == "minutes"]
-    rows = [row for row in rows if row["minutes"] == min(other["minutes"] for other in rows)]
+def repeated(content: dict[str, Any], rows: list[Row]) -> str:
+    """The runs of as many minutes as most have, set by set and method by method, beside both baselines."""
+    rows = max((found for _, found in by((row for row in rows if row["part"] == "minutes"), "minutes")), key=len, default=[])
     if not rows:
         return NOTHING
     lines = []

@@ -19,8 +19,9 @@ import layout
 import torch
 from cells import ENCODERS, Cells, Row, attempted, figures, mean, title
 from pairs import RESULTS
-from quality import HOSTS, SETS, Sets, began
+from quality import HOSTS, began
 from quality_table import by, values
+from sets import SETS, Sets
 
 import tacit
 
