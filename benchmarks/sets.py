@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterable
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from PIL import Image
@@ -59,8 +56,7 @@ class Sets:
     @cache  # noqa: B019
     def pictures(self, name: str) -> Path:
         """A folder with all pictures in three channels, for `peers/train.py`; grey three times, a third channel empty."""
-        data = open_data(self(name))
-        pixels = np.stack([data.decode(row) for row in range(len(data))])
+        data, pixels = open_data(self(name)), decoded(self(name))
         missing = 3 - pixels.shape[-1]
         full = np.repeat(pixels, 3, axis=-1) if missing == 2 else np.pad(pixels, [(0, 0)] * 3 + [(0, missing)])
         out = self.made / f"{name}-pictures"
@@ -79,16 +75,13 @@ class Sets:
         """Emoji, and the group that a word of their name puts them into."""
         source = self.folder / "emoji_names"
         rows = [row | {"label": row["group"]} for row in table(source / "manifest.csv")]
-        return np.stack([np.asarray(picture.convert("RGB")) for picture in unpacked(source / "images.npz")]), rows
+        return decoded(source), rows
 
     def street(self) -> Made:
         """Patches of 32 pixels of `camvid_small` of which at least half shows the same."""
         source, pixels, rows = self.folder / "camvid_small", [], []
-        frames = zip(
-            unpacked(source / "images.npz"), unpacked(source / "masks.npz"), table(source / "manifest.csv"), strict=True
-        )
-        for picture, mask, row in frames:
-            shown, kinds = np.asarray(picture.convert("RGB")), np.asarray(mask)
+        frames = zip(decoded(source), decoded(source / "masks.npz")[..., 0], table(source / "manifest.csv"), strict=True)
+        for shown, kinds, row in frames:
             for y in range(0, shown.shape[0] - 31, 32):
                 for x in range(0, shown.shape[1] - 31, 32):
                     counts = np.bincount(kinds[y : y + 32, x : x + 32].ravel())
@@ -118,15 +111,16 @@ def table(file: Path) -> Iterable[dict[str, str]]:
         yield from csv.DictReader(lines)
 
 
-def unpacked(file: Path) -> list[Image.Image]:
-    """The pictures of a pack, which holds encoded files back to back."""
-    pack = np.load(file)
-    blob, ends = pack["blob"].tobytes(), pack["offset"]
-    return [Image.open(io.BytesIO(blob[start:end])) for start, end in pairwise(ends)]
+def decoded(data: str | Path) -> np.ndarray:
+    """All samples, `[N, H, W, C]`, which are of one size."""
+    collection = open_data(data)
+    return np.stack([collection.decode(row) for row in range(len(collection))])
 
 
 def heard(file: Path) -> torch.Tensor:
     """A recording of one voice, between -1 and 1."""
+    import av  # which all other sets do without
+
     with av.open(str(file)) as recording:
         frames = [frame.to_ndarray().ravel() for frame in recording.decode(audio=0)]
     return torch.from_numpy(np.concatenate(frames)).float()
