@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -109,7 +109,9 @@ def test_balls_are_their_twin(case, radius):
 
 @quick
 @given(ragged)
+@example((3, 2, 2, 3, 1))  # three thirds squared and added: as doubles, the order of adding decides which is nearer
 def test_nearest_points_are_their_twin(case):
+    """Points that lie equally near in single precision do so."""
     first, second, count, grid, seed = case
     points, sizes = padded(first, second, grid, seed)
     count = min(count, first, second)
@@ -117,7 +119,7 @@ def test_nearest_points_are_their_twin(case):
     found = nearest(points, centres, count, sizes)
     for row, size in enumerate(sizes.tolist()):
         for place, centre in enumerate(centres[row].tolist()):
-            order = sorted(range(size), key=lambda i: (gap(points[row, i].tolist(), centre), i))
+            order = sorted(range(size), key=lambda i: (np.float32(gap(points[row, i].tolist(), centre)), i))
             assert found[row, place].tolist() == order[:count]
 
 
