@@ -13,8 +13,9 @@ from lightning_fabric import Fabric
 from tacit.core.draws import Draws
 from tacit.core.errors import TacitError
 from tacit.data.spec import Batch, Spec
-from tacit.methods.alice import Alice, Seen, planes
+from tacit.methods.alice import Alice, Seen
 from tacit.methods.method import Facts, Progress
+from tacit.methods.pictures import planes
 from tacit.nn import build
 from tacit.nn.init import seeded
 from tacit.nn.swin3d import Swin3D

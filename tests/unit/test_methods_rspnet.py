@@ -15,7 +15,8 @@ from tacit.core.errors import TacitError
 from tacit.data.spec import Batch
 from tacit.data.window import Clip, Some
 from tacit.methods.method import Progress
-from tacit.methods.rspnet import RSPNet, cells
+from tacit.methods.rspnet import RSPNet
+from tacit.nn.heads3d import last_map
 
 
 def shaken(made: RSPNet) -> RSPNet:
@@ -297,7 +298,7 @@ def test_every_head_trains_and_those_on_means_are_what_the_verdict_sees(head):
 def test_a_map_has_the_encoders_cells():
     made, clips = tiny("rspnet", size=32), films(2).data[:, :, :4].float()
     made.eval()
-    found = cells(made.student, clips)
+    found = last_map(made.student, clips)
     assert found.shape[2:] == made.student.grid(clips.shape[2:])
     torch.testing.assert_close(found.mean((2, 3, 4)), made.student(clips).pooled)
 
@@ -361,7 +362,7 @@ def test_auto_scales_down():
         ("", {"speeds": (7,)}, "cannot be played 7 times as fast"),
         ("", {"queue": 4}, "do not fit into queue=4"),
         ("", {"splits": 3}, "not made of 3 equal parts"),
-        ("c3d", {"size": 8}, "too small for this encoder"),
+        ("c3d", {"size": 8}, "too small; raise size or frames"),
         ("resnet-mini", {}, "is for images"),
     ],
 )

@@ -22,7 +22,7 @@ from tacit.data.maps import Maps
 from tacit.data.spec import Batch, Spec
 from tacit.methods.anatomy import Anatomy
 from tacit.methods.method import Chosen, Facts, Method, Options, Paper, Progress, Terms, option
-from tacit.methods.pictures import shown, strip
+from tacit.methods.pictures import planes, shown, strip
 from tacit.nn.anatomy import FINE
 from tacit.nn.casa import CASA, AlignmentHead
 from tacit.nn.centre import Centre
@@ -68,19 +68,13 @@ class AliceOptions(Options):
     teacher_temperature_start: float = option(0.008, "the same in the first epoch", auto="0.04", gt=0)
     temperature_epochs: int = option(30, "epochs from one to the other", auto="30 % of them", ge=0)
     patch_student_temperature: float = option(0.1, "sharpness of the student about places", auto="0.5", gt=0)
-    patch_teacher_temperature: float = option(
-        0.0, "sharpness of the teacher about places; 0: as about whole crops", auto="0.2", ge=0
-    )
+    patch_teacher_temperature: float = option(0.0, "sharpness of the teacher about them; 0: as of crops", auto="0.2", ge=0)
     centre_momentum: float = option(0.9, "how much of the centre stays at each step", ge=0, le=1)
     patch_centre_momentum: float = option(0.9, "the same for the centre of places", ge=0, le=1)
-    momentum: float = option(
-        0.996, "how much of the teacher stays at the first step; it grows to 1", auto="0.98 to 0.996, by steps", ge=0, le=1
-    )
+    momentum: float = option(0.996, "how much of the teacher stays at the first step", auto="0.98 to 0.996", ge=0, le=1)
     freeze_last: float = option(1.0, "epochs during which the prototypes stay as they are", auto="1 % of the run", ge=0)
     drop_path: float = option(0.2, "chance that a branch of the last block is dropped", auto="0.1", ge=0, lt=1)
-    normalise: Literal["none", "data"] = option(
-        "none", "what is subtracted and divided by; hidden voxels are 0 after it", auto="data"
-    )
+    normalise: Literal["none", "data"] = option("none", "what is subtracted and divided by; hidden is then 0", auto="data")
 
 
 ENOUGH = 100
@@ -137,8 +131,9 @@ class Alice(Method):
         epochs = facts.steps / max(1, facts.samples // facts.batch)
         usual = max(1e-4, 5e-4 * facts.batch / 256)
         kept, lr = (0.98, 1e-3) if facts.steps < 1000 else (0.99, 5e-4) if facts.steps < 5000 else (0.996, usual)
-        sides = {"mask_patch": 16 if facts.size >= 64 else 8 if facts.size >= 32 else 4}
-        return {name: Chosen(side, f"crops of {facts.size} voxels") for name, side in sides.items()} | {
+        side = 16 if facts.size >= 64 else 8 if facts.size >= 32 else 4
+        return {
+            "mask_patch": Chosen(side, f"crops of {facts.size} voxels"),
             "partner": Chosen("position" if facts.samples < ENOUGH else "matched", f"{facts.samples} volumes"),
             "match_score": Chosen(0.5, "an anatomy that was trained briefly"),
             "augment": Chosen(facts.samples < ENOUGH, f"{facts.samples} volumes"),
@@ -364,9 +359,3 @@ class Alice(Method):
         side = self.size // 2 ** (len(self.student.depths) - 1)
         above = attention.mean(dim=(1, 2)).unflatten(1, (side, side, side)).sum(dim=1)[: min(8, len(attention) // 2), None]
         return shown(F.interpolate(above.flip(2), [self.size, self.size], mode="nearest"))
-
-
-def planes(x: Tensor) -> Tensor:
-    """Volumes `[N, C, S, S, S]` as three middle slices side by side, `[N, C, S, 3 S]`; up and the front are above."""
-    middle = x.shape[2] // 2
-    return torch.cat([x[:, :, middle], x[:, :, :, middle], x[:, :, :, :, middle]], dim=3).flip(2)

@@ -42,9 +42,7 @@ class MAEOptions(Options):
     )
     mask_kind: Literal["random", "block", "grid"] = option("random", "which patches are hidden")
     norm_pix: bool = option(
-        True,
-        "normalise each target patch by its own mean and deviation",
-        auto="false where most patches are flat, or have fewer than 8 values",
+        True, "normalise each target patch by its own mean and deviation", auto="false where most are flat, or below 8 values"
     )
     norm_floor: float = option(
         0.0, "grey levels of 255 under which a patch counts as flat", auto="2 if over 10 % of patches are flat", ge=0

@@ -22,6 +22,12 @@ def strip(*rows: Tensor, most: int = 8) -> Tensor:
     return torch.cat([torch.cat(list(row), dim=2) for row in framed], dim=1)
 
 
+def planes(x: Tensor) -> Tensor:
+    """Volumes `[N, C, S, S, S]` as three middle slices side by side, `[N, C, S, 3 S]`; up and the front are above."""
+    middle = x.shape[2] // 2
+    return torch.cat([x[:, :, middle], x[:, :, :, middle], x[:, :, :, :, middle]], dim=3).flip(2)
+
+
 def heaviest(maps: Tensor, share: float) -> Tensor:
     """1 at the fewest places that hold this share of each map `[..., h, w]` of numbers above 0, and 0 elsewhere."""
     values, order = maps.flatten(-2).sort(dim=-1, descending=True)

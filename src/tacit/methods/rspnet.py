@@ -24,7 +24,7 @@ from tacit.methods.clips import ClipOptions, clip_rules, films, histograms
 from tacit.methods.method import Chosen, Facts, Method, Paper, Progress, Terms, option
 from tacit.nn.ema import follow, teacher_of
 from tacit.nn.encoder import Encoder
-from tacit.nn.heads3d import activation_map, map_head
+from tacit.nn.heads3d import activation_map, last_map, map_head
 from tacit.nn.queue import Queue, in_other_company, whole_batches
 from tacit.objectives.pairs import unit
 from tacit.objectives.precision import wide
@@ -40,25 +40,19 @@ POOLED = ("linear", "mlp")
 
 class RSPNetOptions(AugmentedOptions, ClipOptions):
     stride: int = option(
-        1, "frames of a video from one frame of a slow clip to the next", auto="1 to 4, by the videos' length", ge=1, le=1024
+        1, "frames from one frame of a slow clip to the next", auto="1 to 4, by the videos' length", ge=1, le=1024
     )
-    speeds: tuple[int, ...] = option(
-        (2,), "how much faster fast clips are; of several, one is drawn for each step", min_length=1
-    )
+    speeds: tuple[int, ...] = option((2,), "how much faster fast clips are; of several, one is drawn a step", min_length=1)
     slow: float = option(0.5, "share of the samples whose query is slow", ge=0, le=1)
     temperature: float = option(0.07, "divides all cosine similarities", auto="0.1", gt=0)
     margin: float = option(
-        2.0, "by how much equal speeds have to be closer, in similarities over the temperature", auto="0.14 / temperature", gt=0
+        2.0, "by how much equal speeds have to be closer, over the temperature", auto="0.14 / temperature", gt=0
     )
     appearance_weight: float = option(1.0, "of the task to recognise the film", ge=0)
     speed_weight: float = option(1.0, "of the task to tell speeds apart", ge=0)
-    speed_task: Literal["relative", "absolute"] = option(
-        "relative", "compare the speeds of two clips, or say whether one clip is fast (a baseline)"
-    )
+    speed_task: Literal["relative", "absolute"] = option("relative", "compare two clips, or say if one is fast (a baseline)")
     positives: Literal["both", "same"] = option("both", "films are recognised by keys of both speeds, or of the query's own")
-    queue: int = option(
-        16384, "keys of other films to tell a film from", auto="a quarter of the samples, whole batches", ge=1, le=2**22
-    )
+    queue: int = option(16384, "keys of other films to tell a film from", auto="a quarter of the samples", ge=1, le=2**22)
     skip_own: bool = option(False, "leave a film's own former keys out", auto="below 1,000 samples, where they are many")
     momentum: float = option(0.999, "how much of the momentum copy stays", auto="1 - 10 / steps, 0.999 at most", ge=0, le=1)
     head: Literal["linear", "mlp", "conv", "convbn"] = option("linear", "what the two heads are made of")
@@ -67,9 +61,7 @@ class RSPNetOptions(AugmentedOptions, ClipOptions):
     splits: int = option(
         4, "shuffled parts that keys are encoded in, so that batch-norm gives nothing away", auto="2 below 64 samples", ge=1
     )
-    area: float = option(
-        0.4, "least share of the frame that a clip shows", auto="0.8: zoom changes the apparent speed", gt=0, le=1
-    )
+    area: float = option(0.4, "least share of the frame that a clip shows", auto="0.8: zoom looks like speed", gt=0, le=1)
     jitter: float = option(0.4, "brightness, contrast and saturation change by up to this share", ge=0, le=1)
     hue: float = option(0.4, "and hue by so many turns of the colour circle", auto="0.1: colour is content", ge=0, le=0.5)
     jitter_chance: float = option(1.0, "chance of changing colours at all", ge=0, le=1)
@@ -118,15 +110,12 @@ class RSPNet(Method):
             "temperature": Chosen(0.1, "short runs"),
             "margin": Chosen(1.4, "0.14 in cosines, as published"),
             "queue": Chosen(
-                whole_batches(min(facts.samples // 4, 16384), facts.batch),
-                f"a quarter of {facts.samples} samples, whole batches",
+                whole_batches(min(facts.samples // 4, 16384), facts.batch), f"a quarter of {facts.samples} samples"
             ),
             "skip_own": Chosen(few, "most of the queue would be false negatives" if few else "own keys are rare"),
             "momentum": Chosen(min(max(1 - 10 / facts.steps, 0.9), 0.999), f"a memory of a tenth of {facts.steps} steps"),
             "head_out": Chosen(64, "small data"),
-            "splits": Chosen(
-                2 if facts.batch < 64 else 4, f"parts of {facts.batch} clips that are large enough for batch-norm"
-            ),
+            "splits": Chosen(2 if facts.batch < 64 else 4, f"parts of {facts.batch} clips that suffice for batch-norm"),
             "area": Chosen(0.8, "a crop of 0.4 is a zoom, which looks like another speed"),
             "hue": Chosen(0.1, "colour is content"),
             "train.optimiser": Chosen("adamw", "SGD was seen to leave chance far later"),
@@ -156,9 +145,7 @@ class RSPNet(Method):
                 f"a batch of {batch} is not made of {parts} equal parts to encode keys in; change --set splits=..."
             )
         if not all(encoder.grid(cls.extent(options, size))):
-            raise TacitError(
-                f"clips of {options.frames} frames of {size} pixels are too small for this encoder; raise size or frames"
-            )
+            raise TacitError(f"clips of {options.frames} frames of {size} pixels are too small; raise size or frames")
 
     def __init__(self, options: RSPNetOptions, encoder: Encoder, spec: Spec, size: int) -> None:
         super().__init__(options, encoder, spec, size)
@@ -248,14 +235,9 @@ class RSPNet(Method):
 
     def key(self, clips: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """What the copy says, of clips in other company than the queries are in: `[B, P]` and `[B, P]`."""
-        if self.options.splits == 1:
-            return self.teacher_says(clips)
-        order = distributed.gather(draws.uniform("company")).argsort()
-
-        def encode(part: Tensor) -> Tensor:
-            return distributed.gather(torch.cat(self.teacher_says(distributed.mine(part)), dim=1))
-
-        rows = distributed.mine(in_other_company(encode, distributed.gather(clips), order, self.options.splits))
+        rows = in_other_company(
+            lambda part: torch.cat(self.teacher_says(part), dim=1), clips, draws.uniform("company"), self.options.splits
+        )
         return rows[:, : self.options.head_out], rows[:, self.options.head_out :]
 
     def before_step(self, progress: Progress) -> None:
@@ -289,7 +271,7 @@ class RSPNet(Method):
 
     def where(self, q: Tensor, k: Tensor) -> Tensor:
         """Rows of frames of the first query, and of its cells that speak for each head's similarity to its key."""
-        there, here, rows = cells(self.teacher, k), cells(self.student, q), [films(q[0])]
+        there, here, rows = last_map(self.teacher, k), last_map(self.student, q), [films(q[0])]
         for name in self.heads:
             weight, other = (self.get_parameter(f"{heads}.{name}.2.weight") for heads in ("heads", "teacher_heads"))
             maps = activation_map(here, weight, there, other)[:, None].float()  # [1, 1, t, h, w]
@@ -297,12 +279,7 @@ class RSPNet(Method):
         return torch.cat(rows, dim=1)
 
 
-def cells(encoder: Encoder, clips: Tensor) -> Tensor:
-    """The encoder's last map `[B, C, t, h, w]`."""
-    return encoder(clips).tokens.transpose(1, 2).unflatten(2, encoder.grid(clips.shape[2:]))
-
-
 def said(encoder: Encoder, heads: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
     """What the head for films and the head for speed make of clips: `[B, P]` each, not normalised."""
-    seen = cells(encoder, clips)
+    seen = last_map(encoder, clips)
     return heads.get_submodule("appearance")(seen), heads.get_submodule("speed")(seen)

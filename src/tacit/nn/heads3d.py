@@ -7,9 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.core.errors import one_of
+from tacit.nn.encoder import Encoder
 from tacit.nn.norms import BatchNorm
 
 HEADS = ("linear", "mlp", "conv", "convbn")
+
+
+def last_map(encoder: Encoder, clips: Tensor) -> Tensor:
+    """What an encoder makes of clips `[B, C, T, H, W]`, cell by cell: `[B, D, t, h, w]`."""
+    return encoder(clips).tokens.transpose(1, 2).unflatten(2, encoder.grid(clips.shape[2:]))
 
 
 def map_head(kind: str, width: int, out: int = 128) -> nn.Sequential:

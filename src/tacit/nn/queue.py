@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tacit.core import distributed
 from tacit.core.errors import TacitError
 
 
@@ -68,19 +69,23 @@ def whole_batches(size: int, batch: int) -> int:
     return max(size - size % batch, batch)
 
 
-def in_other_company(encode: Callable[[Tensor], Tensor], x: Tensor, permutation: Tensor, splits: int) -> Tensor:
-    """Encode a batch in shuffled parts, each by itself, and put the rows back in order.
+def in_other_company(encode: Callable[[Tensor], Tensor], x: Tensor, shuffle: Tensor, splits: int) -> Tensor:
+    """Encode the samples of all ranks in shuffled parts, each by itself, and put the rows back in order.
 
     Batch-norm tells the rows of a batch about each other. Keys that were encoded among other rows than the queries cannot be
     recognised by their company (MoCo's shuffling, without a need for several devices).
 
     Args:
-        encode: `[b, ...]` -> `[b, D]`.
-        x: `[B, ...]`.
-        permutation: int64 `[B]`, an order of the rows.
+        encode: `[b, ...]` -> `[b, D]`, of what a rank has of a part.
+        x: `[B, ...]`, of this rank.
+        shuffle: `[B]`, a random number for each, all different; in the order of these the samples are parted.
         splits: into how many parts, as equal as they can be; 1 encodes the batch as it is.
+
+    Returns:
+        `[B, D]`.
     """
     if splits == 1:
         return encode(x)
-    rows = torch.cat([encode(x[part]) for part in permutation.tensor_split(splits)])
-    return rows[permutation.argsort()]
+    every, order = distributed.gather(x), distributed.gather(shuffle).argsort()
+    parts = [distributed.gather(encode(every[distributed.mine(part)])) for part in order.tensor_split(splits)]
+    return distributed.mine(torch.cat(parts)[order.argsort()])
