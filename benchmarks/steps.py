@@ -27,6 +27,7 @@ from pairs import RESULTS, alternate, asked, keep, row, show, summary, times
 
 from tacit.core.allocator import keep_freed_memory
 from tacit.core.errors import TacitError
+from tacit.data.kinds.kind import kind_named
 from tacit.data.spec import Batch
 from tacit.train.step import Step
 
@@ -65,8 +66,7 @@ def beside_bare(method: str, data: str | Path, most: float, pairs: int, **given:
     }
     seconds = alternate(sides, pairs)
     show(seconds)
-    unit = {"points": "points", "volume": "voxels"}.get(made.spec.kind, "pixels")
-    what = f"{method}, {t.encoder} at {t.size} {unit}, batch {t.batch}, in {t.precision}"
+    what = f"{method}, {t.encoder} at {t.size} {kind_named(made.spec.kind).unit}, batch {t.batch}, in {t.precision}"
     share = [100 * each for each in times(seconds, "views", "step")]
     rows = [
         row(f"step of {what}", "forward and backward of the same modules, update", times(seconds, "step", "bare"), most),

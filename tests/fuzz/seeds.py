@@ -7,6 +7,7 @@ import struct
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -99,6 +100,14 @@ def npz(save=np.savez, **arrays) -> bytes:
     return file.getvalue()
 
 
+def hdf5(**arrays) -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as archive:
+        for name, array in arrays.items():
+            archive.create_dataset(name, data=array, chunks=True, compression="gzip")
+    return file.getvalue()
+
+
 def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
@@ -133,6 +142,7 @@ def sources() -> dict[str, bytes]:
         "packed.npz": npz(np.savez_compressed, train_images=noise(4, 12, 12, 3), train_labels=np.arange(4)),
         "pack.npz": npz(blob=np.frombuffer(picture * 2, np.uint8), offset=np.arange(3) * len(picture)),
         "array.npy": npy(noise(4, 12, 12, 3)),
+        "labelled.h5": hdf5(data=noise(4, 12, 12, 3), label=np.arange(4)),
         "pax.tar": shard(),
         "gnu.tar": shard(tarfile.GNU_FORMAT),
         "list.csv": b"path,label,split\n" + b"1.png,a,train\n2.png,b,test\n" * 3,

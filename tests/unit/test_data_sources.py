@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import fsspec
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -226,6 +227,60 @@ def test_a_pack_is_read_with_its_manifest(tmp_path):
         assert shown(found) == [0, 1, 2, 3, 4, 5]
         assert found.labels.tolist() == LABELS
         assert found.index.table["path"].to_pylist()[0] == "0.png"
+
+
+@pytest.mark.parametrize("name", ["clouds.npz", "clouds.npy"])
+def test_the_only_arrays_beside_a_manifest_are_its_samples(tmp_path, name):
+    clouds = RANDOM.normal(size=(6, 60, 3)).astype(np.float32)
+    np.savez(tmp_path / name, points=clouds) if name.endswith("z") else np.save(tmp_path / name, clouds)
+    rows = "".join(f"{i},{LABELS[i]}\n" for i in range(6))
+    (tmp_path / "manifest.csv").write_text(f"index,label\n{rows}")
+    found = open_data(tmp_path)
+    assert (found.kind.name, found.labels.tolist()) == ("points", LABELS)
+    assert np.array_equal(found.decode(4), clouds[4])
+    (tmp_path / "manifest.csv").write_text("index,label\n0,a\n")
+    assert len(open_data(tmp_path, kind="volume")) == 1
+    np.save(tmp_path / "further.npy", clouds[0])
+    assert len(open_data(tmp_path, kind="volume")) == 2
+
+
+@pytest.mark.parametrize("ending", ["h5", "npz"])
+def test_files_with_a_label_for_each_sample_hold_many(tmp_path, ending):
+    """ModelNet's form; without labels each file is one sample."""
+    clouds = RANDOM.normal(size=(6, 60, 3)).astype(np.float32)
+    for name, part in (("shapes_train0", slice(0, 3)), ("shapes_train1", slice(3, 5)), ("shapes_test0", slice(5, 6))):
+        held = {"data": clouds[part], "label": np.arange(6, dtype=np.uint8)[part, None]}
+        if ending == "npz":
+            np.savez_compressed(tmp_path / f"{name}.npz", **held)
+            continue
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for key, array in held.items():
+                file.create_dataset(key, data=array, compression="gzip")
+    found = open_data(tmp_path)
+    assert (found.kind.name, found.index.splits) == ("points", {"train": 5, "test": 1})
+    assert found.labels.tolist() == ["5", "0", "1", "2", "3", "4"]
+    assert np.array_equal(found.decode(4), clouds[3])
+    assert len(open_data(tmp_path / f"shapes_train0.{ending}")) == 3
+    if ending == "h5":
+        with h5py.File(tmp_path / "further.h5", "w") as file:
+            file["data"] = clouds
+        assert len(open_data(tmp_path, kind="volume")) == 4
+
+
+def test_labelled_files_have_to_fit_into_memory_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("tacit.data.sources.arrays.memory", lambda: 6 << 20)
+    for number in range(2):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["data"], file["label"] = np.zeros((2, 512, 512), np.float32), [0, 1]
+    assert len(open_data(tmp_path / "0.h5")) == 2
+    with pytest.raises(TacitError, match="do not fit into memory: give fewer"):
+        open_data(tmp_path)
+
+
+def test_what_cannot_be_read_is_named_with_its_fault_and_the_kind_that_was_tried(tmp_path):
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "words.parquet")
+    with pytest.raises(TacitError, match=r"'points', such as words.parquet: no x, y and z .*; name another kind with --kind"):
+        open_data(tmp_path, kind="points")
 
 
 def shards(root: Path) -> Path:

@@ -170,6 +170,8 @@ def test_names_of_volumes_are_sure_and_names_of_arrays_are_not():
     assert volume.sniff(["a.nii.gz", "b/c.NII", "d.txt"], None).certainty == pytest.approx(2 / 3)
     assert 0 < volume.sniff(["a.h5"], None).certainty < 0.5
     assert volume.sniff([], np.zeros((4, 4, 4, 2), dtype=np.float32)).certainty > 0.5
+    assert volume.sniff([], np.zeros((17, 28, 28), dtype=np.uint8)).certainty > 0.5
+    assert volume.sniff([], np.zeros((28, 28, 16), dtype=np.uint8)).certainty == 0  # a picture, with many channels
     assert volume.sniff(["a.png"], None).certainty == 0
 
 

@@ -172,14 +172,16 @@ def _tried(source: Source, row: int, limits: Limits) -> Payload | None:
 
 def _form(source: Source, kind: Kind, limits: Limits) -> Form:
     forms: list[Form] = []
-    problem: Unreadable | None = None
+    problem = ""
     remote = "://" in source.root
     for row in spread(len(source.table), LOOKED_AT_REMOTELY if remote else LOOKED_AT):
+        name = source.table["path"][int(row)].as_py() or ""
         try:
-            name = source.table["path"][int(row)].as_py() or ""
             forms.append(kind.form(source.read(int(row), limits), name, limits))
         except Unreadable as found:
-            problem = found
+            problem = problem or f"{name}: {found}"
     if not forms:
-        raise TacitError(f"not one sample of {source.what} can be read ({problem}); `tacit doctor` lists the files")
+        raise TacitError(
+            f"not one sample of {source.what} can be read as '{kind.name}', such as {problem}; name another kind with --kind"
+        )
     return kind.agree(forms)

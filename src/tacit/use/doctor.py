@@ -9,7 +9,7 @@ import torch
 
 from tacit.core.errors import TacitError
 from tacit.data.collection import Collection
-from tacit.data.kinds.kind import sides
+from tacit.data.kinds.kind import kind_named, sides
 from tacit.data.open import measure
 from tacit.data.spec import Spec
 from tacit.data.survey import Survey, survey
@@ -60,8 +60,8 @@ class Findings:
     def text(self) -> str:
         """For a terminal."""
         s = self.survey
-        pixels = bool(sides(self.spec.kind, self.spec.size))
-        unit, shown = ("pixels", f", {s.low:g} to {s.high:g} shown as 0 to 1") if pixels else ("points", "")
+        unit = kind_named(self.spec.kind).unit
+        shown = f", {s.low:g} to {s.high:g} shown as 0 to 1" if sides(self.spec.kind, self.spec.size) else ""
         width = max((len(name) for name in self.costs), default=0) + 2
         extents = [" x ".join(map(str, extent)) for extent in (s.smallest, s.typical, s.largest)]
         means = ", ".join(f"{mean:.3f} +- {std:.3f}" for mean, std in zip(s.mean, s.std, strict=True))

@@ -30,6 +30,7 @@ name = "channels"
 default_encoder = "channel-vit-micro/8"
 channel_names = ()
 pixels = slice(1, 3)
+unit = "pixels"
 glance = None
 mask = None
 together = frozenset()

@@ -29,6 +29,7 @@ name = "image"
 default_encoder = "resnet18"
 channel_names = ("red", "green", "blue")
 pixels = slice(0, 2)
+unit = "pixels"
 glance = None
 gather = traits = None
 together = frozenset()

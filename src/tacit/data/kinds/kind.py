@@ -82,6 +82,8 @@ class Kind(Protocol):
     """What channels are called where there are as many as this."""
     pixels: slice
     """Which axes of an extent are lengths in pixels, that decoding may shrink together: not frames, nor points."""
+    unit: str
+    """What a sample is made of, in a word: `pixels`, `voxels`, `points`."""
     together: frozenset[str]
     """Extensions of files that make up one sample with all others like them in their folder."""
     gather: Callable[[Sequence[str], Payload], Sequence[str | None]] | None

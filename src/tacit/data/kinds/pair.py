@@ -24,6 +24,7 @@ from tacit.data.kinds.image import (
     seeks,
     together,
     traits,
+    unit,
 )
 from tacit.data.kinds.kind import Sniffed
 from tacit.data.payload import Payload
@@ -45,6 +46,7 @@ __all__ = [
     "seeks",
     "together",
     "traits",
+    "unit",
 ]
 
 name = "pair"

@@ -21,6 +21,7 @@ name = "points"
 default_encoder = "point-vit-micro"
 channel_names = ("x", "y", "z")
 pixels = slice(0, 0)
+unit = "points"
 gather = traits = None
 together = frozenset()
 seeks = False

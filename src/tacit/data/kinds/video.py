@@ -28,6 +28,7 @@ name = "video"
 default_encoder = "r3d-mini"
 channel_names = ("red", "green", "blue")
 pixels = slice(1, 3)
+unit = "pixels"
 glance = Spread(8)
 mask = None
 together = frozenset()

@@ -27,6 +27,7 @@ name = "volume"
 default_encoder = "swin3d-micro"
 channel_names = ()
 pixels = slice(0, 3)
+unit = "voxels"
 seeks = True
 glance = Lattice(96)
 
@@ -61,6 +62,9 @@ def sniff(names: Sequence[str], first: Payload | None) -> Sniffed:
             return Sniffed(certainty * count / len(names), why)
     if isinstance(first, np.ndarray) and first.ndim == 4 and first.dtype != np.uint8:
         return Sniffed(0.7, f"the first sample is an array of {'x'.join(map(str, first.shape))} {first.dtype}: a volume")
+    if isinstance(first, np.ndarray) and first.ndim == 3 and min(first.shape) > THIN:
+        why = f"the first sample is an array of {'x'.join(map(str, first.shape))}: no axis is short enough for colours"
+        return Sniffed(0.6, why)
     return Sniffed(0.0, "no name has the extension of a volume")
 
 

@@ -1,4 +1,4 @@
-"""Arrays in a file: MedMNIST's and other `.npz`, `.npy`, and packs (encoded files back to back: `blob` and `offset`)."""
+"""Arrays in files: MedMNIST's and other `.npz`, `.npy`, labelled HDF5, packs (encoded files back to back: `blob`, `offset`)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import io
 import re
 import struct
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tacit.core import archives
 from tacit.core.errors import TacitError, said
-from tacit.data.kinds.formats import npy
+from tacit.data.kinds.formats import hdf5, npy
 from tacit.data.payload import Limits, Payload, memory
 from tacit.data.sources.folder import SPLITS
 from tacit.data.sources.manifest import read_table, with_roles
@@ -23,38 +24,35 @@ from tacit.data.sources.source import Source
 
 SPLIT_FIRST = re.compile(r"^(?P<split>[a-z]+)_(images|x|data)$", re.IGNORECASE)
 SPLIT_LAST = re.compile(r"^(images|x|data)_(?P<split>[a-z]+)$", re.IGNORECASE)
-WITHOUT_SPLIT = ("images", "image", "x", "data", "arr_0")
+WITHOUT_SPLIT = ("images", "image", "x", "data", "points", "arr_0")
 LABELS = ("labels", "label", "y", "targets")
 
 
 def open_arrays(place: Place, title: str = "") -> Source:
     """Samples from the arrays of a file; columns from a `manifest.csv` beside it that has as many rows."""
-    try:
-        arrays = _npy(place) if place.suffix == ".npy" else _npz(place)
-        size, mtime = place.facts()
-    except Exception as problem:  # A damaged archive raises anything at all.
-        raise TacitError(f"cannot read {place}: {said(problem)}") from problem
-    if {"blob", "offset"} <= arrays.keys():
-        parts = [_pack(arrays["blob"], arrays["offset"], place)]
-    else:
-        parts = _parts(arrays, place)
-    count = sum(part.length for part in parts)
-    own = _manifest(place.parent / "manifest.csv", count)
-    paths = [f"{place.name}/{part.name}/{row}" for part in parts for row in range(part.length)]
-    table = {"path": paths, "size": np.full(count, size), "mtime": np.full(count, mtime)}
-    if any(part.split for part in parts):
-        table["split"] = [part.split for part in parts for _ in range(part.length)]
-    if all(part.labels is not None for part in parts):
-        table["label"] = [label for part in parts for label in part.labels or ()]
-    table |= {name: own[name].to_pylist() for name in own.column_names} if own is not None else {}
-    starts = np.cumsum([0, *(part.length for part in parts)])
-
-    def read(row: int, limits: Limits) -> Payload:
-        at = int(np.searchsorted(starts, row, side="right")) - 1
-        return parts[at].read(row - int(starts[at]))
-
+    parts = _parts(place)
+    own = _manifest(place.parent / "manifest.csv", sum(part.length for part in parts))
     what = title or f"the arrays {', '.join(part.name for part in parts)} in {place.name}"
-    return Source(pa.table(table), read, str(place.parent), what)
+    return _source(parts, own, str(place.parent), what)
+
+
+def open_labelled(places: Sequence[Place], title: str) -> Source | None:
+    """Samples from the arrays of several files; None unless every file has a label for each of its samples.
+
+    By that they are told from files that are one sample each.
+    """
+    parts: list[Part] = []
+    for place in places:
+        try:
+            held = _parts(place)
+        except TacitError:
+            return None
+        if any(part.labels is None for part in held):
+            return None
+        parts += [part if part.split else replace(part, split=_split_of(place.name)) for part in held]
+        if sum(part.bytes for part in parts) > memory() / 2:
+            raise TacitError(f"the arrays of {title} do not fit into memory: give fewer of its files at a time")
+    return _source(parts, None, str(places[0].parent), title)
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,47 @@ class Part:
     name: str
     length: int
     read: Callable[[int], Payload]
+    place: Place
+    bytes: int = 0
     split: str | None = None
     labels: list[str] | None = None
 
 
-def _parts(arrays: dict[str, np.ndarray], place: Place) -> list[Part]:
+def _source(parts: list[Part], own: pa.Table | None, root: str, what: str) -> Source:
+    """The parts one behind the other, with the columns of a table that is about all of their rows."""
+
+    def of_each(value: Callable[[Part], Any]) -> list[Any]:
+        return [value(part) for part in parts for _ in range(part.length)]
+
+    facts = {part.place.path: part.place.facts() for part in parts}
+    table = {
+        "path": [f"{part.place.name}/{part.name}/{row}" for part in parts for row in range(part.length)],
+        "size": of_each(lambda part: facts[part.place.path][0]),
+        "mtime": of_each(lambda part: facts[part.place.path][1]),
+    }
+    if any(part.split for part in parts):
+        table["split"] = of_each(lambda part: part.split)
+    if all(part.labels is not None for part in parts):
+        table["label"] = [label for part in parts for label in part.labels or ()]
+    table |= {name: own[name].to_pylist() for name in own.column_names} if own is not None else {}
+    starts = np.cumsum([0, *(part.length for part in parts)])
+
+    def read(row: int, limits: Limits) -> Payload:
+        at = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[at].read(row - int(starts[at]))
+
+    return Source(pa.table(table), read, root, what)
+
+
+def _parts(place: Place) -> list[Part]:
+    """What a file of arrays holds."""
+    read = _npy if place.suffix == ".npy" else _npz if place.suffix == ".npz" else _hdf5
+    try:
+        arrays = read(place)
+    except Exception as problem:  # A damaged archive raises anything at all.
+        raise TacitError(f"cannot read {place}: {said(problem)}") from problem
+    if {"blob", "offset"} <= arrays.keys():
+        return [_pack(arrays["blob"], arrays["offset"], place)]
     named = {key: m["split"] for key in arrays if (m := SPLIT_FIRST.match(key) or SPLIT_LAST.match(key))}
     keys = [key for key, split in named.items() if split.lower() in SPLITS]
     if not keys:
@@ -86,11 +120,19 @@ def _parts(arrays: dict[str, np.ndarray], place: Place) -> list[Part]:
                 f"the array '{key}' of {place.name} has shape {array.shape}: samples of [H, W] or [H, W, C] were expected"
             )
         split = SPLITS[named[key].lower()] if key in named else None
-        parts.append(Part(key, len(array), array.__getitem__, split, _labels(arrays, key, named.get(key), len(array))))
+        labels = _labels(arrays, key, named.get(key), len(array))
+        size = 0 if isinstance(array, np.memmap) else array.nbytes
+        parts.append(Part(key, len(array), array.__getitem__, place, size, split, labels))
     if not parts:
         there = ", ".join(f"{k} {a.shape}" for k, a in arrays.items()) or "nothing"
         raise TacitError(f"{place.name} has no array of samples: train_images or images was expected, it has {there}")
     return parts
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a file's name means: `ply_data_train0.h5`."""
+    words = re.findall("[a-z]+", name.lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
 def _labels(arrays: dict[str, np.ndarray], key: str, split: str | None, length: int) -> list[str] | None:
@@ -111,7 +153,7 @@ def _pack(blob: np.ndarray, offset: np.ndarray, place: Place) -> Part:
     offset = offset.astype(np.int64)
     if offset[0] < 0 or offset[-1] > len(blob) or (np.diff(offset) < 0).any():
         raise TacitError(f"{place.name} is no pack: its offsets do not rise from 0 to {len(blob)}")
-    return Part("files", len(offset) - 1, lambda row: blob[offset[row] : offset[row + 1]].tobytes())
+    return Part("files", len(offset) - 1, lambda row: blob[offset[row] : offset[row + 1]].tobytes(), place)
 
 
 def _manifest(place: Place, count: int) -> pa.Table | None:
@@ -127,6 +169,11 @@ def _npy(place: Place) -> dict[str, np.ndarray]:
         with place.open():
             return {"images": np.load(place.path, mmap_mode="r", allow_pickle=False)}
     return {"images": np.load(io.BytesIO(place.read(memory() // 2)), allow_pickle=False)}
+
+
+def _hdf5(place: Place) -> dict[str, np.ndarray]:
+    limits = Limits(file_bytes=memory() // 2)
+    return hdf5.whole(place.payload(replace(limits, whole=False)), {*WITHOUT_SPLIT, *LABELS}, limits)
 
 
 def _npz(place: Place) -> dict[str, np.ndarray]:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from tacit.core.errors import TacitError, nearest
+from tacit.data.kinds.formats import hdf5
 from tacit.data.kinds.kind import endings
 from tacit.data.payload import Unreadable
 from tacit.data.samples import SAMPLES
 from tacit.data.sources import manifest
-from tacit.data.sources.arrays import open_arrays
+from tacit.data.sources.arrays import open_arrays, open_labelled
 from tacit.data.sources.dataset import is_dataset, open_dataset
 from tacit.data.sources.folder import open_folder
 from tacit.data.sources.huggingface import is_saved, open_saved
@@ -22,6 +23,7 @@ from tacit.data.sources.shards import expanded, open_shards
 from tacit.data.sources.source import Source
 
 SAMPLE = "sample:"
+ARRAYS = (".npz", ".npy", *sorted(hdf5.EXTENSIONS))
 PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 
 
@@ -85,12 +87,30 @@ def _folder(place: Place, kind: str | None, columns: Mapping[str, str] | None) -
         raise TacitError(f"cannot list {place}: {problem.strerror}") from problem
     if is_saved(place):
         return open_saved(place, columns)
-    if {"images.npz", "manifest.csv"} <= set(names):
-        return open_arrays(place / "images.npz", f"the pack {place.name}")
+    if (arrays := _arrays(place, names)) is not None:
+        return arrays
     tars = [name for name in names if name.endswith(".tar")]
     if tars and not any((place / name).is_folder() or name.lower().endswith(endings()) for name in names):
         return open_shards([place / name for name in tars], kind)
     return open_folder(place, kind)
+
+
+def _arrays(place: Place, names: list[str]) -> Source | None:
+    """A folder's files of arrays where they hold many samples each: as a manifest beside the only one says, or their labels."""
+    described, what = "manifest.csv" in names, f"the pack {place.name}"
+    if described and "images.npz" in names:
+        return open_arrays(place / "images.npz", what)
+    files = [name for name in names if name.lower().endswith(endings())]
+    if not files or not all(name.lower().endswith(ARRAYS) for name in files):
+        return None
+    if described and len(files) == 1:
+        try:
+            source = open_arrays(place / files[0], what)
+            if len(manifest.read_table(place / "manifest.csv")) == len(source.table):
+                return source
+        except TacitError:  # it is one sample, or something else altogether
+            return None
+    return open_labelled([place / name for name in files], f"the labelled arrays in {place.name}")
 
 
 def _file(place: Place, kind: str | None, columns: Mapping[str, str] | None) -> Source:
@@ -100,6 +120,8 @@ def _file(place: Place, kind: str | None, columns: Mapping[str, str] | None) -> 
             return manifest.open_manifest(place, columns)
         if suffix in (".npz", ".npy"):
             return open_arrays(place)
+        if suffix in hdf5.EXTENSIONS and (labelled := open_labelled([place], f"the labelled arrays in {place.name}")):
+            return labelled
         if suffix == ".tar":
             return open_shards([place], kind)
         if suffix in (".txt", ".lst"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
@@ -57,6 +57,21 @@ def read(content: Content, part: Sequence[slice] | None = None, name: str = "", 
         sizes = [len(range(n)[s]) for n, s in zip(volume.extent, slices, strict=True)]
         refuse_large((*sizes, volume.channels), found.dtype.itemsize, limits)
         return as_kept(cut(found, slices, limits).reshape(*sizes, volume.channels))
+
+
+@guarded
+def whole(content: Content, wanted: Collection[str], limits: Limits = DEFAULT_LIMITS) -> dict[str, np.ndarray]:
+    """The arrays of these names (in small letters) at the top of the file, all of each, as far as there are any."""
+    import h5py
+
+    with opened(content) as file, h5py.File(file, "r") as archive:
+        there = [name for path in names(archive) if (name := path.removeprefix("/")).lower() in wanted]
+    found = {}
+    for name in there:
+        with array(content, name, limits, range(1, 6)) as one:
+            refuse_large(one.shape, one.dtype.itemsize, limits)
+            found[name] = cut(one, [slice(None)] * one.ndim, limits)
+    return found
 
 
 @contextmanager
