@@ -41,11 +41,14 @@ def test_the_time_that_the_verdict_takes_is_left_to_it_up_to_a_half(looks: float
     [
         (0.10, 0.10, 1140, 0),  # with the two crops of 2,000 steps only 380
         (0.05, 0.00, 2280, 2),
-        (0.0735, 0.003, 1433, 0),  # a few more would have crops
-        (0.07, 0.03, 1440, 0),  # without crops 1,628, which would have crops and last too long
+        (0.0735, 0.003, 1551, 0),  # of fewer than 1,500 steps has none; more with crops last too long
+        (0.07, 0.03, 1628, 0),  # likewise: with the crops of so many steps they would be 876
+        (0.015, 0.003, 5428, 2),  # the four crops of 5,000 steps would leave 4,222
     ],
 )
-def test_steps_are_planned_with_the_options_that_so_many_steps_have(without: float, crop: float, steps: int, crops: int):
+def test_steps_fill_the_time_with_their_own_options_or_else_with_the_cheaper_ones(
+    without: float, crop: float, steps: int, crops: int
+):
     recipe = planned("dino", lambda o: without + crop * o.local_crops)
     assert (recipe.training.steps, recipe.options.model_dump()["local_crops"]) == (steps, crops)
 

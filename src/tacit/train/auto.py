@@ -55,13 +55,14 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     if (batch := chosen["train.batch"].value) > now.kept:  # before a step of it is tried
         raise TacitError(f"{now.kept} samples to train on are fewer than one batch of {batch}; give a smaller one or more data")
     chosen["train.precision"], pace = _precision(now, chosen, extent)
-    chosen |= _counted(now, chosen["train.batch"]) or _timed(now, chosen, extent, pace)
+    long, ruled = _counted(now, chosen["train.batch"]) or _timed(now, chosen, extent, pace)
+    chosen |= long
     steps = chosen["train.steps"].value
     chosen["train.warmup"] = Chosen(min(steps // 2, max(20, round(0.05 * steps))), "5 % of the steps, at least 20")
     shown = chosen["train.feature_size"].value or chosen["train.size"].value
     if side := useful_side(now.spec.kind, shown, now.spec.size):
         chosen["train.store_side"] = Chosen(side, "one and a half times the view: what crops can use")
-    rules = now.method.auto(now.facts(chosen, extent))
+    rules = now.method.auto(now.facts(chosen | {"train.steps": ruled}, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
         rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
     return chosen | rules | _gentle(now.training.get("init"), rules, steps * chosen["train.batch"].value)
@@ -125,19 +126,29 @@ def _worth_halving(now: Situation, batch: Chosen, steps: int) -> bool:
     return "batch" not in now.training and batch.value > fewest and steps < enough
 
 
-def _counted(now: Situation, batch: Chosen) -> dict[str, Chosen]:
-    """The steps of a budget that is not in minutes, of a smaller batch where so many samples or epochs would be few of them."""
+def _counted(now: Situation, batch: Chosen) -> tuple[dict[str, Chosen], Chosen] | None:
+    """The steps of a budget that is not in minutes, of a smaller batch where so many samples or epochs would be few of them.
+
+    Returns:
+        Batch and steps, and the steps by which the method chooses its options (the same); None where there are minutes.
+    """
 
     def fixed() -> tuple[int, str] | None:
         return now.budget.fixed_steps(now.kept // batch.value, batch.value)
 
     while now.budget.steps is None and (found := fixed()) and _worth_halving(now, batch, found[0]):
         batch = Chosen(batch.value // 2, "halved for more steps")
-    return {"train.batch": batch, "train.steps": Chosen(*found)} if (found := fixed()) else {}
+    if (found := fixed()) is None:
+        return None
+    return {"train.batch": batch, "train.steps": (steps := Chosen(*found))}, steps
 
 
-def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> dict[str, Chosen]:
-    """As many steps as the time holds, of a smaller batch where they would be few."""
+def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> tuple[dict[str, Chosen], Chosen]:
+    """As many steps as the time holds, of a smaller batch where they would be few.
+
+    Returns:
+        Batch and steps, and the steps by which the method chooses its options.
+    """
     batch, first = chosen["train.batch"], chosen["train.steps"].value
     looks = min(now.verdict_seconds(chosen, extent), 30 * now.minutes)
 
@@ -151,33 +162,39 @@ def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], p
     while _worth_halving(now, batch, held(pace)):
         batch = Chosen(batch.value // 2, f"halved, so that {now.minutes:g} minutes hold more steps")
         pace = timed(first)
-    steps, pace = _fitting(held, timed, first, pace)
+    steps, ruled, pace = _fitting(held, timed, first, pace)
     most = max(ENOUGH_STEPS, MOST_EPOCHS * (now.kept // batch.value))
-    if now.budget.minutes is None and steps > most:
-        return {"train.batch": batch, "train.steps": Chosen(most, f"{MOST_EPOCHS} passes over {now.kept} samples are enough")}
     why = f"{now.minutes:g} minutes at {pace * 1000:.0f} ms a step, measured"
-    return {"train.batch": batch, "train.steps": Chosen(steps, why)}
+    if now.budget.minutes is None and steps > most:
+        steps, ruled, why = most, min(ruled, most), f"{MOST_EPOCHS} passes over {now.kept} samples are enough"
+    return {"train.batch": batch, "train.steps": Chosen(steps, why)}, Chosen(ruled, why)
 
 
-def _fitting(held: Callable[[float], int], timed: Callable[[int], float], steps: int, pace: float) -> tuple[int, float]:
-    """The most steps that fit with the options of so many, which may be other ones than those that were timed first.
+def _fitting(held: Callable[[float], int], timed: Callable[[int], float], steps: int, pace: float) -> tuple[int, int, float]:
+    """The steps that fit, with the options of so many, which may be other ones than those that were timed first.
+
+    Options that get dearer from some number of steps on can leave none that fills the time: fewer would not, more would take
+    too long. Then the cheap ones are kept for all the steps that fit with them.
 
     Args:
         held: how many steps fit at a pace.
-        timed: the pace of a run of so many steps.
+        timed: the pace of a run with the options of so many steps.
         steps, pace: what was timed already.
 
     Returns:
-        Steps, and the pace that was timed last.
+        Steps, how many of them the options are chosen for, and the pace with these.
     """
-    low, high = 0, math.inf
+    low, high, cheap = 0, math.inf, pace
     for _ in range(6):
         fit = held(pace)
         if abs(fit - steps) <= 0.1 * steps:
-            return min(steps, fit), pace
-        low, high = (steps, high) if fit > steps else (low, steps)
+            return fit, min(steps, fit), pace
+        if fit > steps:
+            low, cheap = steps, pace
+        else:
+            high = steps
         steps = fit if low < fit < high else (low + int(high)) // 2
-        if abs(steps - low) <= 0.1 * low:
-            return low, pace
+        if steps - low <= 0.1 * low:
+            break
         pace = timed(steps)
-    return steps, pace
+    return (held(cheap), low, cheap) if low else (held(pace), steps, pace)
