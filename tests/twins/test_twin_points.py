@@ -130,7 +130,7 @@ def test_what_other_devices_do_is_what_a_processor_does(points, queries, count, 
     distance, count = cloud(points * queries, seed, 1, grid=4).reshape(1, queries, points), min(count, points)
     assert torch.equal(sampling._nearest(distance, count), torch.from_numpy(sampling._nearest_here(distance.numpy(), count)))
     near = distance < 0.5
-    assert torch.equal(sampling._first(near, count), torch.from_numpy(sampling._first_here(near.numpy(), count)))
+    assert torch.equal(sampling.first_places(near, count), torch.from_numpy(sampling._first_here(near.numpy(), count)))
 
 
 def test_blocks_change_nothing(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -50,8 +50,6 @@ class Encoder(nn.Module):
         depth: the number of blocks, for drop path and layer-wise decay.
     """
 
-    portable: ClassVar[bool] = True
-    """Whether other programs can run it: what is looked up outside of tensors cannot be traced."""
     config: dict[str, Any]
     width: int
     depth: int
@@ -75,6 +73,10 @@ class Encoder(nn.Module):
             attention: also return the last block's attention.
         """
         raise NotImplementedError
+
+    def program(self, x: Tensor) -> Tensor:
+        """The pooled features `[B, D]` of `x`, by operations that can be traced: what is exported for other programs."""
+        return self(x).pooled
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """How many places each axis of an input of this extent has."""

@@ -20,6 +20,9 @@ from tacit.views.sight import sight
 TOLERANCE = 1e-3
 """Largest difference that is still the same encoder, as a share of the largest feature."""
 
+LARGEST_BATCH = 1 << 20
+"""Without a bound, lengths that are a multiple of it would not fit into a program's integers."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -56,7 +59,7 @@ class PooledFeatures(nn.Module):
         self.encoder = encoder
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.encoder(image).pooled
+        return self.encoder.program(image)
 
 
 def export(
@@ -82,8 +85,6 @@ def export(
     forms: dict[str, Callable[..., Any]] = {"onnx": to_onnx, "timm": to_timm, "torch": to_torch}
     if form not in forms:
         raise TacitError(f"unknown form '{form}'{nearest(form, forms)}; one of {', '.join(forms)} was expected")
-    if not encoder.portable:
-        raise TacitError("this encoder looks neighbours up in a tree, which no exported program can; use it from Python")
     if samples.ndim != 2 + len(extent) or not len(samples):
         expected = ", ".join(map(str, ("n", samples.shape[1], *extent)))
         raise TacitError(f"samples of shape {tuple(samples.shape)} were given; [{expected}] was expected")
@@ -102,19 +103,15 @@ def preprocessing(spec: Spec, shape: Sequence[int]) -> dict[str, Any]:
     mean, std = statistics("data", spec)
     return {
         "input": f"float32 [batch, {', '.join(map(str, shape))}]",
-        "steps": [
-            sight(spec.kind).told(spec, extent),
-            "scale: x = (value - low) / (high - low), clipped to [0, 1]",
-            "normalise: x = (x - mean) / std, channel by channel",
-        ],
+        "steps": list(sight(spec.kind).told(spec, extent)),
         "size": extent[-1],
         "extent": list(extent),
         "channels": spec.channels,
         "names": list(spec.names),
         "low": spec.low,
         "high": spec.high,
-        "mean": [round(value, 6) for value in mean.tolist()],
-        "std": [round(value, 6) for value in std.tolist()],
+        "mean": [float(f"{value:.7g}") for value in mean.tolist()],
+        "std": [float(f"{value:.7g}") for value in std.tolist()],
     }
 
 
@@ -122,9 +119,11 @@ def traced(encoder: Encoder, samples: Tensor) -> torch.export.ExportedProgram:
     """The encoder as a program with one input `image`, `[batch, C, *extent]`, any batch."""
     # A batch of one would be taken for a constant.
     example = samples[:2] if len(samples) > 1 else samples.repeat(2, *[1] * (samples.ndim - 1))
-    shapes = {"image": {0: torch.export.Dim("batch", min=1)}}
+    shapes = {"image": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}}
     try:
         program = torch.export.export(PooledFeatures(encoder).eval(), (example,), dynamic_shapes=shapes)
+    except TacitError:
+        raise
     except Exception as problem:  # Whatever a user's own network does, it ends here.
         first = next((line for line in str(problem).splitlines() if line.strip(" -")), type(problem).__name__)
         raise TacitError(

@@ -20,6 +20,10 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 _LEAST_STD = 1e-3
 
 
+TOLD = ("scale: x = (value - low) / (high - low), clipped to [0, 1]", "normalise: x = (x - mean) / std, channel by channel")
+"""In words, for other programs: what a view of pixels takes a sample's values through."""
+
+
 def statistics(normalise: Normalise, spec: Spec) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, float32 `[C]`, that a view takes away and divides by.
 

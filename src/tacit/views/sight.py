@@ -43,8 +43,8 @@ class Sight(Protocol):
         """What evaluation and embedding see of a sample, or of a look: the same every time."""
         ...
 
-    def told(self, spec: Spec, extent: Sequence[int]) -> str:
-        """How that view is cut out of a sample, in words, for other programs."""
+    def told(self, spec: Spec, extent: Sequence[int]) -> tuple[str, ...]:
+        """How that view is made of a sample, step by step, in words, for other programs."""
         ...
 
     def crops(self, extent: Sequence[int]) -> View:

@@ -14,6 +14,7 @@ from tacit.nn.encoder import Encoded, Encoder
 from tacit.nn.points.grouping import Groups, collate, contents, volumetric
 from tacit.nn.points.padding import padded
 from tacit.nn.points.pointnet import PointNet
+from tacit.nn.points.program import volumetric_groups
 from tacit.nn.points.sampling import gather
 from tacit.nn.points.trunk import Passed, Positions, RaggedTransformer, distance_bias
 
@@ -65,8 +66,6 @@ class PointTransformer(Encoder):
         token_width: D, the length of a token's vector; `width` is that of a cloud's.
     """
 
-    portable = False  # tokens are found in a search tree
-
     def __init__(
         self,
         channels: int,
@@ -94,7 +93,7 @@ class PointTransformer(Encoder):
         if channels < 3 or radius <= 0:
             raise TacitError(f"points need 3 coordinates and a radius above 0, not {channels} channels and {radius}")
         self.channels, self.token_width, self.depth, self.heads = channels, width, depth, heads
-        self.pool, self.width = pool, width * POOLS[pool]
+        self.norm, self.pool, self.width = norm, pool, width * POOLS[pool]
         self.radius, self.mean_centres, self.context = radius, mean_centres, context
         self.cut = {"radius": radius, "overlap": overlap, "neighbours": neighbours, "size": slots, "most": most}
         self.relative_bias, self.mlp_ratio, self.hidden = relative_bias, mlp_ratio, (hidden[0], hidden[1])
@@ -185,6 +184,15 @@ class PointTransformer(Encoder):
         out = torch.where(counted, out, mean[:, None])
         pooled = mean if self.pool == "mean" else torch.cat([mean, out.amax(1)], dim=1)
         return Encoded(pooled, out, None, seen, maps)
+
+    def program(self, x: Tensor) -> Tensor:
+        if self.norm != "token":
+            raise TacitError(
+                "what this encoder says of a cloud depends on the others of its batch, so that no program of one can say the "
+                "same; train it with --set norm=token"
+            )
+        there = x[:, -1] > 0 if x.shape[1] > self.channels else torch.ones_like(x[:, 0], dtype=torch.bool)
+        return self(x, groups=volumetric_groups(x[:, : self.channels].transpose(1, 2), there, **self.cut)).pooled
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """The most tokens that clouds of so many points can have."""

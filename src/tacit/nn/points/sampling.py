@@ -52,7 +52,7 @@ def farthest_points(points: Tensor, count: int, sizes: Tensor | None = None) -> 
     """
     true = present(sizes, points)
     left = torch.where(true, torch.inf, -torch.inf).to(points.dtype)  # distance to those taken, of those not taken
-    taken = torch.zeros(len(points), count, dtype=torch.int64, device=points.device)
+    taken = torch.zeros(points.shape[0], count, dtype=torch.int64, device=points.device)
     axes = _axes(points)
     for turn in range(min(count, points.shape[1])):
         newest = left.argmax(dim=1, keepdim=True)
@@ -78,7 +78,7 @@ def ball_query(points: Tensor, centres: Tensor, radius: float, count: int, sizes
     """
     if points.device.type == "cpu":
         return _by_numpy(lambda distance: _first_here(distance < radius * radius, count), centres, points, sizes)
-    return torch.cat([_first(near < radius * radius, count) for near in _distances(centres, points, sizes)], dim=1)
+    return torch.cat([first_places(near < radius * radius, count) for near in _distances(centres, points, sizes)], dim=1)
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def _nearest(distance: Tensor, count: int) -> Tensor:
     return keys.topk(count, dim=-1, largest=False).values & PLACE
 
 
-def _first(chosen: Tensor, count: int) -> Tensor:
+def first_places(chosen: Tensor, count: int) -> Tensor:
     """The places of the first `count` true entries of bool `[..., N]`: int64 `[..., count]`, then -1."""
     places = torch.where(chosen, torch.arange(chosen.shape[-1], device=chosen.device), chosen.shape[-1])
     first = places.topk(min(count, chosen.shape[-1]), dim=-1, largest=False).values
@@ -208,7 +208,7 @@ def _nearest_here(distance: np.ndarray, count: int) -> np.ndarray:
 
 
 def _first_here(chosen: np.ndarray, count: int) -> np.ndarray:
-    """As `_first`: few are true, and no others need be looked at."""
+    """As `first_places`: few are true, and no others need be looked at."""
     row, place = np.divmod(np.flatnonzero(chosen), chosen.shape[-1])
     many = np.bincount(row, minlength=chosen.size // chosen.shape[-1])
     turn = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tacit.data.spec import Spec
 from tacit.views.channel_image import ChannelCentreView, ChannelView
 from tacit.views.image import ImageView
+from tacit.views.normalise import TOLD
 
 coarse = (16, 16, 16)
 """The first so many channels, in their order, with zeros for those that a picture does not have: what a person would stack."""
@@ -28,9 +29,10 @@ def still(extent: Sequence[int]) -> ChannelCentreView:
     return ChannelCentreView(extent[-1])
 
 
-def told(spec: Spec, extent: Sequence[int]) -> str:
+def told(spec: Spec, extent: Sequence[int]) -> tuple[str, ...]:
     size = f"{extent[-1]} x {extent[-1]}"
-    return f"cut out the central square of all channels, resize it to {size}, and add a plane of ones: the channels' presence"
+    cut = f"cut out the central square of all channels, resize it to {size}, and add a plane of ones: the channels' presence"
+    return (cut, *TOLD)
 
 
 def crops(extent: Sequence[int]) -> ChannelView:

@@ -9,6 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from tacit.data.spec import Spec
 from tacit.views.image import CentreView, ImageView, Jitter
+from tacit.views.normalise import TOLD
 
 coarse = (32, 32)
 varied = "light and colour"
@@ -26,8 +27,8 @@ def still(extent: Sequence[int]) -> CentreView:
     return CentreView(extent[-1])
 
 
-def told(spec: Spec, extent: Sequence[int]) -> str:
-    return f"cut out the central square and resize it to {extent[-1]} x {extent[-1]}"
+def told(spec: Spec, extent: Sequence[int]) -> tuple[str, ...]:
+    return (f"cut out the central square and resize it to {extent[-1]} x {extent[-1]}", *TOLD)
 
 
 def crops(extent: Sequence[int]) -> ImageView:

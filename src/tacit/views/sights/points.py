@@ -33,8 +33,13 @@ def still(extent: Sequence[int]) -> PointView:
     return PointView(extent[0])
 
 
-def told(spec: Spec, extent: Sequence[int]) -> str:
-    return f"take up to {extent[0]} points, evenly spread, and add a row that is 1 where there is a point and 0 in the padding"
+def told(spec: Spec, extent: Sequence[int]) -> tuple[str, ...]:
+    return (
+        f"take up to {extent[0]} of the n points, evenly spread: point floor((i + 0.5) n / {extent[0]}) where there are more",
+        "coordinates: x = (p - mean) / (3 s), where s is the root of the mean of the three squared std",
+        "features: x = (value - mean) / (2 std), one by one",
+        "put each in a row, with a last row that is 1 where there is a point; where there is none, everything is 0",
+    )
 
 
 def crops(extent: Sequence[int]) -> PointView:

@@ -11,6 +11,7 @@ from tacit.data.spec import Spec
 from tacit.data.window import Middle
 from tacit.views.clips import EvenClip, even_clips
 from tacit.views.image import CentreView
+from tacit.views.normalise import TOLD
 from tacit.views.sights import image
 from tacit.views.video import ClipView, MiddleView
 from tacit.views.view import View
@@ -36,9 +37,9 @@ def still(extent: Sequence[int]) -> View:
     return MiddleView(extent[0], CentreView(extent[-1]))
 
 
-def told(spec: Spec, extent: Sequence[int]) -> str:
+def told(spec: Spec, extent: Sequence[int]) -> tuple[str, ...]:
     frames = f"take the middle {extent[0]} of the frames, {spec.stride} apart"
-    return f"{frames}, cut out the central square of each and resize it to {extent[-1]} x {extent[-1]}"
+    return (f"{frames}, cut out the central square of each and resize it to {extent[-1]} x {extent[-1]}", *TOLD)
 
 
 def crops(extent: Sequence[int]) -> View:

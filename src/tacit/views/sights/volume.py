@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
 from tacit.data.spec import Spec
+from tacit.views.normalise import TOLD
 from tacit.views.volume import CentreVolume, Light, VolumeView
 
 coarse = (16, 16, 16)
@@ -26,8 +27,8 @@ def still(extent: Sequence[int]) -> CentreVolume:
     return CentreVolume(_three(extent))
 
 
-def told(spec: Spec, extent: Sequence[int]) -> str:
-    return f"cut out the central box and resize it to {' x '.join(map(str, extent))} voxels"
+def told(spec: Spec, extent: Sequence[int]) -> tuple[str, ...]:
+    return (f"cut out the central box and resize it to {' x '.join(map(str, extent))} voxels", *TOLD)
 
 
 def crops(extent: Sequence[int]) -> VolumeView:
