@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
 
 from tacit.nn.points.grouping import Groups
 from tacit.nn.points.sampling import farthest_points, first_places, gather
@@ -31,6 +30,8 @@ def volumetric_groups(
     Returns:
         Indices as `grouping.collate` has them, with two places at least: programs treat one of anything as a special case.
     """
+    from torch._higher_order_ops.scan import scan  # no public part of torch yet: none but an export depends on it
+
     at = points[..., :3].double()  # a radius is strict: as exact as the trees are
     count = at.shape[1]
     number = torch.arange(count, device=at.device)
@@ -48,9 +49,8 @@ def volumetric_groups(
 
     many = torch.cat([listed(block).sum(-1) for block in at.split(BLOCK, dim=1)], dim=1)
     order = (many * count + (count - 1 - number)).topk(count, dim=1).indices  # of equal ones the first
-    stays, _ = scan(
-        turn, there.clone(), order.movedim(1, 0)
-    )  # a copy: `listed` sees the other, and they would be taken for one
+    # A copy to begin with: the loop's body reads `there`, too, and an export takes the two for one otherwise.
+    stays, _ = scan(turn, there.clone(), order.movedim(1, 0))
 
     tokens = stays.sum(1).max().clamp(min=2).item()
     torch._check(tokens >= 2)
