@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,29 +13,103 @@ import pytest
 import torch
 
 import tacit
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
 from tacit.data.open import measure, open_data
 from tacit.data.spec import Spec
+from tacit.data.window import Box
+from tacit.data.workers import processors
 from tacit.methods.registry import method
 from tacit.train import trial
 from tacit.train.config import Training
 from tacit.train.recipe import Recipe, resolve
-from tacit.train.situation import Budget, Situation
+from tacit.train.situation import Budget, Reading, Situation
 from tacit.train.watch import LOOKS, Watch
 
+FREE = Reading()
 
-def planned(name: str, seconds: Callable[[Any], float], looks: float = 0.0) -> Recipe:
+
+def planned(
+    name: str, seconds: Callable[[Any], float], looks: float = 0.0, read: Reading = FREE, device: str = "cpu", **given: Any
+) -> Recipe:
     """Two minutes, in which a step takes `seconds(options)` and the verdict `looks` seconds of the run."""
     seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
     situation = Situation(
-        method(name), Spec("image", 3, (32, 32)), seen, None, Budget(2.0), "cpu",
-        measure=lambda o, t: seconds(o), look=lambda o, t: looks,
+        method(name), Spec("image", 3, (32, 32)), seen, None, Budget(2.0), device,
+        measure=lambda o, t: seconds(o), look=lambda o, t: looks, read=lambda o, t: read,
     )  # fmt: skip
-    return resolve("auto", situation, {"precision": "float32", "batch": 64})
+    return resolve("auto", situation, {"precision": "float32", "batch": 64, **given})
 
 
 @pytest.mark.parametrize(("looks", "steps"), [(0.0, 1140), (20.0, 950), (1e6, 570)])
 def test_the_time_that_the_verdict_takes_is_left_to_it_up_to_a_half(looks: float, steps: int):
     assert planned("simclr", lambda o: 0.1, looks).training.steps == steps
+
+
+@pytest.mark.parametrize(
+    ("read", "device", "given", "steps", "store"),
+    [
+        (Reading(14.0, 0.001), "cpu", {}, 1000, "auto"),  # of 114 s, 14 are for the store
+        (Reading(100.0, 0.001), "cpu", {}, 695, "never"),  # a store would leave time for 140
+        (Reading(math.inf, 0.001), "cpu", {}, 695, "auto"),  # there is no room for one
+        (Reading(100.0, 0.001), "cpu", {"store": "always"}, 140, "always"),
+        (Reading(math.inf, 0.001), "cpu", {"store": "never"}, 695, "never"),
+        (Reading(100.0, 0.001), "cuda", {}, 1140, "never"),  # decoded beside the step
+        (Reading(100.0, 0.002), "cuda", {}, 890, "never"),  # which then waits
+    ],
+)
+def test_decoding_is_part_of_the_time_and_done_in_the_way_that_leaves_more_of_it(
+    read: Reading, device: str, given: dict[str, Any], steps: int, store: str
+):
+    training = planned("simclr", lambda o: 0.1, read=read, device=device, **given).training
+    assert (training.steps, training.store) == (steps, store)
+
+
+def test_every_step_is_tried_on_samples_as_they_will_be_decoded():
+    seen: Any = SimpleNamespace(samples=5000, duplicates=0.0, sparse=0.0, flat=0.0, captions=())
+    sides = []
+
+    def noted(options: Any, training: Training) -> float:
+        sides.append(training.store_side)
+        return 0.1
+
+    photographs = Spec("image", 3, (3000, 4000))
+    situation = Situation(method("simclr"), photographs, seen, None, Budget(2.0), "cpu", measure=noted, weigh=noted, look=noted)
+    recipe = resolve("auto", situation, {})
+    assert set(sides) == {recipe.training.store_side}
+    assert 0 < recipe.training.store_side < 100
+
+
+def test_made_up_samples_are_no_more_than_views_want():
+    views: Any = dict.fromkeys("ab", SimpleNamespace(window=Box((8, 8, 8))))
+    made = trial.made_up(views, Spec("volume", 1, (512, 512, 512)), (512, 512, 512), 2, None)
+    assert made.data.shape == made.parts["a"].data.shape == (2, 1, 8, 8, 8)
+    assert made.data.dtype == torch.uint8
+
+
+def test_reading_is_measured_and_free_where_samples_lie_decoded(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (96, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", train_images=images)
+    data = open_data(str(tmp_path / "some.npz"))
+    monkeypatch.setattr(data.kind, "decode", slow(data.kind.decode))
+    tried = trial.Trial(method("simclr"), data, measure(data), torch.device("cpu"), {})
+    options = method("simclr").Options()
+
+    def reading(**given: Any) -> Reading:
+        return tried.reading(options, Training(size=16, encoder="resnet-mini", batch=32, steps=10, warmup=1, **given))
+
+    never, found = reading(store="never"), reading()
+    assert never.once == math.inf
+    assert 0.01 / processors() <= never.each < 0.1
+    assert 96 * 0.01 / processors() <= found.once < 96 * 0.1
+    stores.prepare(data, None, cache_folder() / "stores", None)
+    assert reading() == Reading()
+    assert reading(store="never").each >= 0.01 / processors()
+
+
+def slow(decode: Callable[..., Any]) -> Callable[..., Any]:
+    """As before, after a hundredth of a second."""
+    return lambda *of, **how: time.sleep(0.01) or decode(*of, **how)
 
 
 @pytest.mark.parametrize(

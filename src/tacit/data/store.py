@@ -168,6 +168,11 @@ def finished(collection: Collection, side: int | None, folder: str | os.PathLike
     return None if chunks is None else Store(place, collection, chunks)
 
 
+def begun(collection: Collection, side: int | None, folder: str | os.PathLike[str]) -> bool:
+    """Whether the store of these samples lies below `folder`, sound or not."""
+    return (_place(folder, _heading(collection, side)) / "store.json").exists()
+
+
 def expected_bytes(collection: Collection, side: int | None) -> int:
     """About how large the store will be, from the headers of a few samples."""
     extents = []

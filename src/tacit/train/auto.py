@@ -50,6 +50,10 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     chosen["train.encoder"] = _said(now, "encoder") or fit.encoder(now, chosen["train.size"].value)
     chosen["train.feature_size"] = _said(now, "feature_size") or fit.feature_size(now, chosen["train.size"].value)
     extent = fit.extent(now, chosen["train.size"].value)
+    shown = chosen["train.feature_size"].value or chosen["train.size"].value
+    # Before any step is tried: whole photographs would be many times as much to cut views from.
+    if side := useful_side(now.spec.kind, shown, now.spec.size):
+        chosen["train.store_side"] = Chosen(side, "one and a half times the view: what crops can use")
     chosen["train.steps"] = Chosen(2000, "until the pace is known")
     chosen["train.batch"] = _said(now, "batch") or _batch(now, chosen, extent, fit.fewest)
     if (batch := chosen["train.batch"].value) > now.kept:  # before a step of it is tried
@@ -59,9 +63,6 @@ def fitted(now: Situation) -> dict[str, Chosen]:
     chosen |= long
     steps = chosen["train.steps"].value
     chosen["train.warmup"] = Chosen(min(steps // 2, max(20, round(0.05 * steps))), "5 % of the steps, at least 20")
-    shown = chosen["train.feature_size"].value or chosen["train.size"].value
-    if side := useful_side(now.spec.kind, shown, now.spec.size):
-        chosen["train.store_side"] = Chosen(side, "one and a half times the view: what crops can use")
     rules = now.method.auto(now.facts(chosen | {"train.steps": ruled}, extent))
     if (optimiser := now.training.get("optimiser")) in USUAL_RATES:
         rules["train.lr"] = Chosen(scaled(USUAL_RATES[optimiser], chosen["train.batch"].value), f"usual for {optimiser}")
@@ -146,15 +147,24 @@ def _counted(now: Situation, batch: Chosen) -> tuple[dict[str, Chosen], Chosen] 
 def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], pace: float) -> tuple[dict[str, Chosen], Chosen]:
     """As many steps as the time holds, of a smaller batch where they would be few.
 
+    Samples are decoded before the first step or as it goes: whichever leaves time for more steps.
+
     Returns:
-        Batch and steps, and the steps by which the method chooses its options.
+        Batch, steps, and whether to keep samples where that was decided; and the steps by which the method chooses its options.
     """
     batch, first = chosen["train.batch"], chosen["train.steps"].value
     looks = min(now.verdict_seconds(chosen, extent), 30 * now.minutes)
+    read, may_go = now.reading(chosen, extent), "store" not in now.training
+
+    def ways(pace: float) -> tuple[float, float]:
+        """How many steps fit whose samples come from a store, and how many whose samples are decoded meanwhile."""
+        left = max((60 * now.minutes - looks) * SHARE_FOR_STEPS - now.elapsed(), 1.0)
+        decoding = read.each * batch.value
+        meanwhile = pace + decoding if now.device == "cpu" else max(pace, decoding)  # a processor does one or the other
+        return (left - read.once) / pace, left / meanwhile if may_go or read.once == math.inf else 0.0
 
     def held(pace: float) -> int:
-        left = (60 * now.minutes - looks) * SHARE_FOR_STEPS - now.elapsed()
-        return max(1, int(max(left, 1.0) / pace))
+        return max(1, int(max(ways(pace))))
 
     def timed(steps: int) -> float:
         return now.seconds(chosen | {"train.batch": batch, "train.steps": Chosen(steps, "tried")}, extent)
@@ -165,9 +175,15 @@ def _timed(now: Situation, chosen: dict[str, Chosen], extent: tuple[int, ...], p
     steps, ruled, pace = _fitting(held, timed, first, pace)
     most = max(ENOUGH_STEPS, MOST_EPOCHS * (now.kept // batch.value))
     why = f"{now.minutes:g} minutes at {pace * 1000:.0f} ms a step, measured"
+    stored, going = ways(pace)
+    found = {}
+    if going > stored and may_go:
+        why += f", and {1000 * read.each:.2g} ms to decode a sample"
+        if read.once < math.inf:
+            found["train.store"] = Chosen("never", f"to decode all samples first would take {read.once:.0f} s")
     if now.budget.minutes is None and steps > most:
         steps, ruled, why = most, min(ruled, most), f"{MOST_EPOCHS} passes over {now.kept} samples are enough"
-    return {"train.batch": batch, "train.steps": Chosen(steps, why)}, Chosen(ruled, why)
+    return found | {"train.batch": batch, "train.steps": Chosen(steps, why)}, Chosen(ruled, why)
 
 
 def _fitting(held: Callable[[float], int], timed: Callable[[int], float], steps: int, pace: float) -> tuple[int, int, float]:

@@ -164,6 +164,7 @@ def decide(found: Found, request: Request, device: torch.device, start: float, n
         trial.seconds,
         trial.memory,
         trial.looks,
+        trial.reading,
         lambda: time.monotonic() - start,
     )
     inherited = method.inherits({name: need.config["method"] | need.config["train"] for name, need in needs.items()})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from tacit.core.errors import TacitError
 from tacit.data.spec import Spec
@@ -52,6 +53,18 @@ class Budget:
         return None
 
 
+class Reading(NamedTuple):
+    """What it takes to get at samples.
+
+    Attributes:
+        once: seconds until all of them are decoded; 0 where they are, infinite where they will not be.
+        each: seconds of a sample that is decoded as it goes, by all workers together.
+    """
+
+    once: float = 0.0
+    each: float = math.inf
+
+
 @dataclass(frozen=True)
 class Situation:
     """What is known before anything is decided.
@@ -65,6 +78,7 @@ class Situation:
         measure: seconds of a step with these values, measured.
         weigh: share of the device's memory that such a step keeps, measured.
         look: seconds that the verdict takes in a run with them, measured.
+        read: what it takes to decode samples for such a run, measured.
         elapsed: seconds of the budget that are already spent.
         options, training: what the user set.
     """
@@ -78,6 +92,7 @@ class Situation:
     measure: Callable[[Options, Training], float]
     weigh: Callable[[Options, Training], float] = lambda options, training: 0.0
     look: Callable[[Options, Training], float] = lambda options, training: 0.0
+    read: Callable[[Options, Training], Reading] = lambda options, training: Reading()
     elapsed: Callable[[], float] = lambda: 0.0
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +146,10 @@ class Situation:
     def verdict_seconds(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> float:
         """Measured, of all that the verdict looks at in such a run."""
         return self.look(*self._values(chosen, extent))
+
+    def reading(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> Reading:
+        """Measured: what it takes to decode samples for such a run."""
+        return self.read(*self._values(chosen, extent))
 
     def _values(self, chosen: dict[str, Chosen], extent: tuple[int, ...]) -> tuple[Options, Training]:
         values = chosen | self.method.auto(self.facts(chosen, extent))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +11,8 @@ import torch
 
 from tacit.core.allocator import keep_freed_memory
 from tacit.core.draws import Draws
+from tacit.data import store as stores
+from tacit.data.cache import cache_folder
 from tacit.data.collection import Collection
 from tacit.data.index import spread
 from tacit.data.kinds.kind import shrunk, sides
@@ -16,6 +20,7 @@ from tacit.data.loader import Loader
 from tacit.data.spec import Batch, Spec
 from tacit.data.text.wording import Wording
 from tacit.data.window import Window
+from tacit.data.workers import processors
 from tacit.methods.method import Method, Options, Progress
 from tacit.nn import build
 from tacit.nn.layout import channels_last
@@ -25,6 +30,7 @@ from tacit.train.machine import bytes_kept, memory_bytes, seconds_per_call
 from tacit.train.needs import Needs, untrained
 from tacit.train.probe import Probe
 from tacit.train.session import build_method, looking, watching
+from tacit.train.situation import Reading
 from tacit.train.step import Step
 from tacit.train.watch import LOOKS, evaluating
 from tacit.views.sight import sight
@@ -32,6 +38,12 @@ from tacit.views.view import View, windows
 
 LOOKED_AT = 32
 """So many samples are looked at to measure what a look costs."""
+
+READ, A_WHILE = 256, 1.0
+"""At most so many samples are decoded to measure what that takes, for so many seconds."""
+
+WRITING = 1.2
+"""How many times as long as decoding it takes to make a store (`benchmarks/store.py`)."""
 
 
 def rehearse(method: Method, training: Training) -> None:
@@ -89,6 +101,31 @@ class Trial:
         once = seconds_per_call(lambda: watch.look(made.encoder, made.projector, self.device), self.device, budget=0)
         return LOOKS * once * training.held_back / len(few)
 
+    def reading(self, options: Options, training: Training) -> Reading:
+        """Measured, of decoding all samples into a store before the first step, or those of each step as it goes."""
+        made = build_method(self.method, options, training, self.spec, untrained(self.needs))
+        side, folder = training.store_side or None, cache_folder() / "stores"
+        if training.store != "never" and stores.begun(self.collection, side, folder):
+            return Reading()
+        each = self._decoding(training, windows(made.views()), self.method.partners)
+        kept = training.store == "always" or (
+            training.store == "auto" and stores.expected_bytes(self.collection, side) <= stores.default_budget(folder)
+        )
+        return Reading(WRITING * len(self.collection) * self._decoding(training) if kept else math.inf, each)
+
+    def _decoding(self, training: Training, parts: Mapping[str, Window] | None = None, partners: bool = False) -> float:
+        """Measured seconds of a sample, by all workers together, for a while."""
+        some, together = spread(len(self.collection), READ), 4 * processors()
+        loader = Loader(
+            self.collection, None, some, together, training.seed, shuffle=False, side=training.store_side or None, max_bad=1.0,
+            windows=parts, partners=partners,
+        )  # fmt: skip
+        start, seen = time.perf_counter(), 0
+        while seen < len(some) and time.perf_counter() - start < A_WHILE:
+            loader.batch(seen // together)
+            seen += together
+        return (time.perf_counter() - start) / min(seen, len(some))
+
     def _step(self, options: Options, training: Training) -> Callable[[], object]:
         """One step, to be called: on noise of the right size, or, where it counts what is in them, on real samples."""
         keep_freed_memory()
@@ -112,13 +149,14 @@ def made_up(views: Mapping[str, View], spec: Spec, extent: Sequence[int], count:
     generator = torch.Generator().manual_seed(0)
 
     def noise(extent: Sequence[int]) -> Batch:
-        data = torch.randint(0, 256, (count, spec.channels, *extent), generator=generator).to(torch.uint8)
+        data = torch.randint(0, 256, (count, spec.channels, *extent), generator=generator, dtype=torch.uint8)
         return Batch(torch.arange(count), data, torch.tensor([list(extent)], dtype=torch.int32).expand(count, -1))
 
     def part(window: Window) -> Batch:
         places = window(extent, [0.5] * window.drawn)
         return noise([*map(len, places), *extent[len(places) :]])
 
-    batch = noise(extent)
+    parts = {name: part(window) for name, window in windows(views).items()}
+    batch = next(iter(parts.values())) if parts else noise(extent)  # as the loader has it
     extra = {} if wording is None else {"tokens": wording.made_up(count, generator)}
-    return replace(batch, extra=extra, parts={name: part(window) for name, window in windows(views).items()})
+    return replace(batch, extra=extra, parts=parts)
