@@ -65,7 +65,7 @@ def test_a_minute_of_training_on_good_and_broken_files_leaks_nothing(tmp_path: P
     line = [sys.executable, str(SCRIPT), "--minutes", "1", "--files", "1000", "--out", str(tmp_path / "soak.json")]
     done = subprocess.run(line, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((tmp_path / "soak.json").read_text())
+    (found,) = json.loads((tmp_path / "soak.json").read_text())["runs"]
     trends, floors = found["trends"], found["disk_floor_mb"]
     assert found["skipped"] > 0
     assert trends["memory_mb"]["growth"] < 0.05 * trends["memory_mb"]["level"]

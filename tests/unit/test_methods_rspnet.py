@@ -346,6 +346,8 @@ def test_auto_scales_down():
     assert (chosen["queue"], chosen["skip_own"], chosen["splits"]) == (96, True, 2)
     large = auto("rspnet", samples=100_000, batch=64)
     assert (large["queue"], large["skip_own"], large["splits"]) == (16384, False, 4)
+    # However few films there are, keys are encoded in equal parts.
+    assert [auto("rspnet", batch=batch)["splits"] for batch in (7, 8, 9, 65, 66, 68)] == [1, 2, 3, 1, 2, 4]
     assert auto("rspnet", samples=40)["queue"] == 32
     assert [auto("rspnet", steps=n)["momentum"] for n in (50, 1000, 10**6)] == pytest.approx([0.9, 0.99, 0.999])
     assert auto("rspnet", batch=128)["train.lr"] == pytest.approx(4e-3)

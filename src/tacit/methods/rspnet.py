@@ -115,7 +115,10 @@ class RSPNet(Method):
             "skip_own": Chosen(few, "most of the queue would be false negatives" if few else "own keys are rare"),
             "momentum": Chosen(min(max(1 - 10 / facts.steps, 0.9), 0.999), f"a memory of a tenth of {facts.steps} steps"),
             "head_out": Chosen(64, "small data"),
-            "splits": Chosen(2 if facts.batch < 64 else 4, f"parts of {facts.batch} clips that suffice for batch-norm"),
+            "splits": Chosen(
+                next((parts for parts in (4 if facts.batch >= 64 else 2, 2, 3) if facts.batch % parts == 0), 1),
+                f"equal parts of {facts.batch} clips that suffice for batch-norm",
+            ),
             "area": Chosen(0.8, "a crop of 0.4 is a zoom, which looks like another speed"),
             "hue": Chosen(0.1, "colour is content"),
             "train.optimiser": Chosen("adamw", "SGD was seen to leave chance far later"),
