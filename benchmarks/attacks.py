@@ -1,12 +1,10 @@
-"""What attacks came to, as Markdown: kills, mutated inputs, a soak. Their scripts store the figures."""
+"""What attacks came to, as Markdown: kills and mutated inputs. Their scripts store the figures."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from layout import table
-
-TRENDS = {"memory_mb": "memory, MB", "descriptors": "descriptors", "threads": "threads", "disk_mb": "disk, MB"}
 
 
 def kills(found: dict[str, Any]) -> str:
@@ -40,14 +38,3 @@ def inputs(found: dict[str, Any]) -> str:
     total = sum(row["inputs"] for row in found["inputs"].values())
     head = ["of", "formats", "inputs", "refused in one line", "read", "failures", "slowest, s", "most memory, MB"]
     return f"{table(head, (map(str, line) for line in lines))}\n\n{total:,} inputs in all."
-
-
-def soak(found: dict[str, Any]) -> str:
-    """Level and slope of what may not grow."""
-    lines = []
-    for name, said in TRENDS.items():
-        trend = found["trends"][name]
-        slope = f"{trend['slope_per_hour']:+.2f} ± {trend['error_per_hour']:.2f}"
-        lines.append([said, f"{trend['level']:.1f}", slope, f"{trend['least']:.1f}", f"{trend['greatest']:.1f}"])
-    told = f"{found['minutes']:.0f} minutes, {found['steps']:,} steps, {found['skipped']} of {found['files']:,} files broken."
-    return f"{table(['', 'level', 'slope an hour', 'least', 'greatest'], lines)}\n\n{told}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from tacit.methods.mod_x import KEPT, ModX
 from tacit.nn.norms import BatchNorm
 from tacit.objectives.pairs import Compared
 from tacit.train.config import Training
+from tacit.train.loop import Loop, State
+from tacit.train.record import NoRecord
 from tacit.train.session import build_method
 from tacit.views.image import CentreView
 
@@ -357,6 +360,16 @@ def test_as_published_it_is_two_such_models():
     one = 102_007_137 - 6 * (12 * 512**2 + 13 * 512)  # half of the text tower's blocks
     assert sum(weight.numel() for weight in made.parameters() if weight.requires_grad) == one
     assert sum(weight.numel() for weight in made.parameters()) == 2 * one
+
+
+def test_what_holds_it_to_the_previous_model_may_rise_and_is_no_divergence():
+    loop: Any = SimpleNamespace(
+        method=ModX, training=SimpleNamespace(steps=10), state=State(), loader=SimpleNamespace(steps_per_epoch=5),
+        step=SimpleNamespace(optimiser=SimpleNamespace(param_groups=[{"lr": 1.0, "lr_scale": 1.0}])),
+    )  # fmt: skip
+    terms = Terms(torch.tensor(9.0), {"clip": torch.tensor(0.5), "align": torch.tensor(8.5)}, 4.2)
+    Loop._note(loop, NoRecord(), terms, 0, 1)
+    assert (loop.state.first_loss, loop.state.recent_loss) == (0.5, 0.5)
 
 
 def test_pictures_show_what_is_kept_and_how_far_the_towers_turned():

@@ -155,6 +155,9 @@ class Method(nn.Module):
     """Whether it predicts the input itself, a loss that is not lowered by saying the same of all samples."""
     negatives: ClassVar[bool] = False
     """Whether the loss sets samples against others of the batch."""
+    anchors: ClassVar[tuple[str, ...]] = ()
+    """Parts of the loss that are 0 at first and hold the model to what it was: they may rise, and are no part of what the
+    verdict takes for the loss."""
     by_place: ClassVar[bool] = False
     """Whether it tells places apart and makes samples alike at each: the verdict then looks for a collapse among places."""
     partners: ClassVar[bool] = False

@@ -85,6 +85,7 @@ class ModX(CLIP):
     )
     needs = {"previous": "clip"}
     serves_as = "clip"
+    anchors = ("align",)
     Options = ModXOptions
     paper_training = {
         "encoder": "clip-resnet50",

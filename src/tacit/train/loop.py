@@ -151,7 +151,7 @@ class Loop:
         seen = {"loss": terms.total, **terms.parts, **terms.watch}
         means = distributed.mean(torch.stack([value.detach().float() for value in seen.values()])).tolist()
         values = dict(zip(seen, means, strict=True))
-        loss, state = values["loss"], self.state
+        loss, state = values["loss"] - sum(values.get(name, 0.0) for name in self.method.anchors), self.state
         state.chance = terms.chance
         if math.isnan(state.first_loss):
             state.first_loss = state.recent_loss = loss
