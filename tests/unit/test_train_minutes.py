@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,6 @@ from tacit.data.cache import cache_folder
 from tacit.data.open import measure, open_data
 from tacit.data.spec import Spec
 from tacit.data.window import Box
-from tacit.data.workers import processors
 from tacit.methods.registry import method
 from tacit.train import trial
 from tacit.train.config import Training
@@ -91,25 +89,24 @@ def test_reading_is_measured_and_free_where_samples_lie_decoded(tmp_path, monkey
     images = np.random.default_rng(0).integers(0, 256, (96, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "some.npz", train_images=images)
     data = open_data(str(tmp_path / "some.npz"))
-    monkeypatch.setattr(data.kind, "decode", slow(data.kind.decode))
+    decode, decoded = data.kind.decode, []
+    monkeypatch.setattr(data.kind, "decode", lambda *of, **how: decoded.append(of) or decode(*of, **how))
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: 0.01 * len(decoded))  # a clock that decoding alone moves on
     tried = trial.Trial(method("simclr"), data, measure(data), torch.device("cpu"), {})
     options = method("simclr").Options()
 
     def reading(**given: Any) -> Reading:
         return tried.reading(options, Training(size=16, encoder="resnet-mini", batch=32, steps=10, warmup=1, **given))
 
+    before = len(decoded)
     never, found = reading(store="never"), reading()
     assert never.once == math.inf
-    assert 0.01 / processors() <= never.each < 0.1
-    assert 96 * 0.01 / processors() <= found.once < 96 * 0.1
+    assert never.each == found.each == pytest.approx(0.01)
+    assert found.once == pytest.approx(96 * 0.01 * trial.WRITING)
+    assert len(decoded) - before == 2 * 96  # once for either: what is the same is not measured again
     stores.prepare(data, None, cache_folder() / "stores", None)
     assert reading() == Reading()
-    assert reading(store="never").each >= 0.01 / processors()
-
-
-def slow(decode: Callable[..., Any]) -> Callable[..., Any]:
-    """As before, after a hundredth of a second."""
-    return lambda *of, **how: time.sleep(0.01) or decode(*of, **how)
+    assert reading(store="never").each == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,15 @@ class Trial:
         side, folder = training.store_side or None, cache_folder() / "stores"
         if training.store != "never" and stores.begun(self.collection, side, folder):
             return Reading()
-        each = self._decoding(training, windows(made.views()), self.method.partners)
+        parts, partners = windows(made.views()), self.method.partners
+        each = self._decoding(training, parts, partners)
         kept = training.store == "always" or (
             training.store == "auto" and stores.expected_bytes(self.collection, side) <= stores.default_budget(folder)
         )
-        return Reading(WRITING * len(self.collection) * self._decoding(training) if kept else math.inf, each)
+        if not kept:
+            return Reading(math.inf, each)
+        whole = self._decoding(training) if parts or partners else each
+        return Reading(WRITING * len(self.collection) * whole, each)
 
     def _decoding(self, training: Training, parts: Mapping[str, Window] | None = None, partners: bool = False) -> float:
         """Measured seconds of a sample, by all workers together, for a while."""
